@@ -1,0 +1,79 @@
+"""What the engine says has changed. The store commits these before anything acts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["info", "warning", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")  # mildest first
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What went wrong first in an incident, and where; None is what is not known or not single."""
+
+    rule: str
+    signal: str
+    step: int
+    rank: int | None = None
+    host: str | None = None
+    device: str | None = None
+    module: str | None = None
+
+
+@dataclass(frozen=True)
+class AlertChanged:
+    """An alert began to fire or resolved. `(run, rule, labels)` is its identity.
+
+    `step` is the first step at which the condition held for this firing, `fired_step` the one at
+    which it began to fire (`for` later); `value` and `score` are those at `fired_step`.
+    """
+
+    run: str
+    incident: str
+    rule: str
+    signal: str
+    state: Literal["firing", "resolved"]
+    severity: Severity
+    step: int
+    fired_step: int
+    labels: Mapping[str, str]
+    value: float
+    score: float
+    summary: str
+    advice: str
+    actions: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True)
+class IncidentChanged:
+    """An incident opened, learned more (cause, severity), or resolved."""
+
+    run: str
+    id: str
+    change: Literal["opened", "updated", "resolved"]
+    severity: Severity
+    opened_step: int
+    cause: Cause
+    at: float
+
+
+@dataclass(frozen=True)
+class ActionWanted:
+    """A rule that began to fire asks for an action on the run, such as "pause"."""
+
+    run: str
+    incident: str
+    action: str
+    rule: str
+    step: int
+    reason: str
+    unattended: Literal["resume", "stop", "hold"]
+    at: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+Transition = AlertChanged | IncidentChanged | ActionWanted

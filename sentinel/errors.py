@@ -1,0 +1,70 @@
+"""Every error that Sentinel raises on purpose.
+
+SentinelError               what went wrong, where, what was expected, what to do
+├── AddressError            a daemon address that cannot be parsed
+├── AttachError             attach was given something that is no trainer
+├── WireError               a message that breaks the protocol
+│   └── VersionError        a peer that speaks another major version
+├── RuleError               a rule file or an expression that cannot be used
+├── ControlError            an order that cannot be carried out now
+├── StateError              a state directory that cannot be used
+│   └── StateTakenError     another daemon lives there
+├── ReplayError             a recording or log that cannot be read
+└── NoDaemonError           no daemon answers where one was expected
+"""
+
+from __future__ import annotations
+
+
+class SentinelError(Exception):
+    """Base of all errors raised on purpose; its text is for the person who must act."""
+
+
+class AddressError(SentinelError, ValueError):
+    """A daemon address that cannot be parsed."""
+
+
+class AttachError(SentinelError, TypeError):
+    """`attach` was given an object that is no trainer, or arguments that do not go together."""
+
+
+class WireError(SentinelError):
+    """A message that breaks the protocol: malformed, too large, or not allowed here."""
+
+
+class VersionError(WireError):
+    """The peer speaks a version of the protocol that this side does not."""
+
+
+class RuleError(SentinelError):
+    """A rule file or expression that cannot be used.
+
+    `file` and `line` say where, when they are known; `line` counts from 1.
+    """
+
+    def __init__(self, reason: str, *, file: str | None = None, line: int | None = None) -> None:
+        self.reason = reason
+        self.file = file
+        self.line = line
+        place = ":".join(str(part) for part in (file, line) if part is not None)
+        super().__init__(f"{place}: {reason}" if place else reason)
+
+
+class ControlError(SentinelError):
+    """An order that cannot be carried out now: no such run, not held, weights not finite."""
+
+
+class StateError(SentinelError):
+    """A state directory that cannot be used: not writable, newer schema, unsafe file system."""
+
+
+class StateTakenError(StateError):
+    """Another daemon already uses this state directory or socket."""
+
+
+class ReplayError(SentinelError):
+    """A recording or a log that cannot be read."""
+
+
+class NoDaemonError(SentinelError):
+    """No daemon answers where one was expected."""

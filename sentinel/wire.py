@@ -1,0 +1,289 @@
+"""Messages between a rank and the daemon: their types, framing and limits.
+
+A message is a msgpack array whose first element is its tag, behind a length of four bytes, big
+endian. Arrays grow at the end only: a newer peer may append fields, which an older one passes
+over, and fields that an older peer does not send take their defaults. A message with a tag that
+this side does not know is returned as `Unknown`, to be counted and ignored. What may not change
+within a major version is the meaning of what is there.
+
+A rank opens with `Hello` and the daemon answers with `Welcome`, or with `Refusal` and closes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Annotated, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sentinel.errors import VersionError, WireError
+
+VERSION = (1, 0)  # major: must be equal; minor: additions only
+MAX_MESSAGE = 4 * 1024 * 1024  # bytes of one message, without its length
+MAX_RANKS = 1 << 20
+MAX_SERIES = 65_536
+
+_LENGTH = struct.Struct(">I")
+
+Text = Annotated[str, Meta(max_length=4096)]
+Name = Annotated[str, Meta(max_length=512)]
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+Rank = Annotated[int, Meta(ge=0, lt=MAX_RANKS)]
+WorldSize = Annotated[int, Meta(ge=1, le=MAX_RANKS)]
+
+
+class Series(Struct, frozen=True, array_like=True):
+    """One series of a rank: a signal of the catalog and the value of its one label, if any."""
+
+    signal: Name
+    label: Name = ""
+
+
+class Finding(Struct, frozen=True, array_like=True):
+    """Where a rank first met something non-finite in this step."""
+
+    signal: Name
+    module: Name
+    micro_batch: Count = 0
+
+
+class Remedies(Struct, frozen=True, array_like=True):
+    """What is to be done before training goes on. The defaults change nothing."""
+
+    lr_scale: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    skip_batches: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+
+    def names(self) -> list[str]:
+        """The remedies asked for, by the names under which trainers offer them."""
+        asked = {"scale_lr": self.lr_scale != 1.0, "skip_batches": self.skip_batches > 0}
+        return [name for name, wanted in asked.items() if wanted]
+
+
+# From a rank to the daemon.
+
+
+class Hello(Struct, frozen=True, array_like=True, tag="hello"):
+    """Opens a connection: who this rank is and which series its frames will carry, in order.
+
+    `incarnation` is drawn anew by each process, so that frames of a dead one can be told apart.
+    `step` is the last optimizer step done, `offers` the remedies that the trainer can carry out.
+    """
+
+    version: tuple[int, int]
+    run: Name
+    rank: Rank
+    world_size: WorldSize
+    incarnation: Name
+    host: Name
+    pid: Count
+    device: Name
+    trainer: Name
+    step: Count
+    series: Annotated[tuple[Series, ...], Meta(max_length=MAX_SERIES)]
+    offers: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    missing: Annotated[dict[Name, Text], Meta(max_length=1024)] = {}  # signal -> why it cannot be measured here
+    lease_limit: float = 60.0  # s; a quarter of the shortest collective timeout, or less
+
+
+class Coverage(Struct, frozen=True, array_like=True, tag="coverage"):
+    """From `step` on, `signal` is not measured any more, for this reason."""
+
+    step: Count
+    signal: Name
+    reason: Text
+
+
+class Frame(Struct, frozen=True, array_like=True, tag="frame"):
+    """All values of one rank at one optimizer step.
+
+    `values` is float64, little endian, in the order of `Hello.series`; a NaN there was measured.
+    Bit i of `missing` (least significant bit first) says that value i was not measured.
+    `sequence` counts the frames of this incarnation, so that a gap shows a loss at once.
+    """
+
+    step: Count
+    sequence: Count
+    time: float
+    values: bytes
+    missing: bytes = b""
+    findings: Annotated[tuple[Finding, ...], Meta(max_length=16)] = ()
+
+
+class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
+    """Sent every few seconds by a thread of its own, also when training itself stands still.
+
+    `phase` is data, forward, backward, optimizer, checkpoint or held. `dropped` counts frames
+    that never left, by reason. `outcome` is the run's control state as this rank last read it.
+    """
+
+    step: Count
+    phase: Name
+    time: float
+    dropped: Annotated[dict[Name, Count], Meta(max_length=64)] = {}
+    outcome: bytes = b""
+
+
+class Standing(Struct, frozen=True, array_like=True, tag="standing"):
+    """This rank stands after `step`; `bad_weights` names its first non-finite parameter, if any."""
+
+    epoch: Count
+    step: Count
+    bad_weights: Name = ""
+
+
+class Report(Struct, frozen=True, array_like=True, tag="report"):
+    """The run's control state, as this rank has just read or written it (see control.outcome)."""
+
+    outcome: bytes
+
+
+class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
+    """The rank leaves on purpose: "finished", "detached", "stopped" or "exception"."""
+
+    reason: Name
+    detail: Text = ""
+
+
+# From the daemon to a rank.
+
+
+class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
+    """The daemon takes this rank's frames."""
+
+    version: tuple[int, int]
+    heartbeat_seconds: float = 2.0
+
+
+class Refusal(Struct, frozen=True, array_like=True, tag="refusal"):
+    """The daemon closes this connection, and why. `final`: coming back will not help."""
+
+    reason: Text
+    final: bool = False
+
+
+class HoldOrder(Struct, frozen=True, array_like=True, tag="hold"):
+    """Stand after a step that is `lead` steps or more ahead of any rank, and at least `step`.
+
+    `epoch` is the one this order opens: a rank that knows of a later one ignores it; `asked` the
+    one in which the hold was first asked for. `then` is "hold" or "stop". `lease` bounds, in seconds, how long a rank stands before all do; `hold_for`
+    how long the run is held before `unattended` ("resume", "stop" or "hold") happens.
+    """
+
+    epoch: Count
+    asked: Count
+    step: Count
+    lead: Count
+    lease: float
+    by: Name
+    reason: Text
+    then: Name = "hold"
+    hold_for: float = 7200.0
+    unattended: Name = "resume"
+
+
+class ResumeOrder(Struct, frozen=True, array_like=True, tag="resume"):
+    """Leave the hold of `epoch`, after these remedies."""
+
+    epoch: Count
+    by: Name
+    remedies: Remedies = Remedies()
+
+
+class StopOrder(Struct, frozen=True, array_like=True, tag="stop"):
+    """End the held run of `epoch`: every rank leaves its training loop with exit status 0."""
+
+    epoch: Count
+    by: Name
+
+
+class Unknown(Struct, frozen=True, array_like=True):
+    """A message with a tag that only a newer peer knows."""
+
+    tag: str
+
+
+FromRank = Hello | Coverage | Frame | Heartbeat | Standing | Report | Goodbye
+FromDaemon = Welcome | Refusal | HoldOrder | ResumeOrder | StopOrder
+
+_encoder = msgspec.msgpack.Encoder()
+_from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank)
+_from_daemon: msgspec.msgpack.Decoder[FromDaemon] = msgspec.msgpack.Decoder(FromDaemon)
+_any_tag = msgspec.msgpack.Decoder(Unknown)  # passes over what follows the tag
+_KNOWN_TAGS = {kind.__struct_config__.tag for kind in (*get_args(FromRank), *get_args(FromDaemon))}
+
+
+def encode(message: FromRank | FromDaemon) -> bytes:
+    """A message with its length in front, ready to be sent.
+
+    Raises `WireError` when it is too large or has text that is not Unicode.
+    """
+    try:
+        body = _encoder.encode(message)
+    except UnicodeEncodeError as error:
+        raise WireError(f"{type(message).__name__} has text that is not Unicode") from error
+    if len(body) > MAX_MESSAGE:
+        raise WireError(f"{type(message).__name__} of {len(body)} bytes exceeds {MAX_MESSAGE}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode_from_rank(body: bytes | memoryview) -> FromRank | Unknown:
+    """What a rank sent. Raises `WireError` when it is malformed."""
+    try:
+        return _from_rank.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _unknown(body, error)
+
+
+def decode_from_daemon(body: bytes | memoryview) -> FromDaemon | Unknown:
+    """What the daemon sent. Raises `WireError` when it is malformed."""
+    try:
+        return _from_daemon.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _unknown(body, error)
+
+
+def _unknown(body: bytes | memoryview, error: Exception) -> Unknown:
+    """A message of a newer peer, if its tag is a stranger's; otherwise `WireError`."""
+    try:
+        tag = _any_tag.decode(body).tag
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise WireError(f"malformed message: {error}") from error
+    if tag in _KNOWN_TAGS:
+        raise WireError(f"malformed {tag} message: {error}") from error
+    return Unknown(tag[:64])
+
+
+def check_version(theirs: tuple[int, int]) -> None:
+    """Raises `VersionError` when the peer's major version is not ours."""
+    if theirs[0] != VERSION[0]:
+        raise VersionError(
+            f"peer speaks protocol {theirs[0]}.{theirs[1]}, this side {VERSION[0]}.{VERSION[1]}: "
+            "install the same sentinel-train on both sides"
+        )
+
+
+class Splitter:
+    """Cuts a stream of bytes into the bodies of messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield every message that `data` completes. Raises `WireError` on a length too great."""
+        self._buffer += data
+        start = 0
+        try:
+            while len(self._buffer) - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(self._buffer, start)
+                if length > MAX_MESSAGE:
+                    raise WireError(f"message of {length} bytes announced, limit is {MAX_MESSAGE}")
+                end = start + _LENGTH.size + length
+                if len(self._buffer) < end:
+                    return
+                body = bytes(self._buffer[start + _LENGTH.size : end])
+                start = end
+                yield body
+        finally:
+            del self._buffer[:start]

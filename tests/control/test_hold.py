@@ -1,0 +1,208 @@
+"""The daemon's half of the hold: what it asks for, believes and records."""
+
+from __future__ import annotations
+
+import pytest
+
+from sentinel.control.hold import ATTEMPTS, PATIENCE, Effect, Record, RunControl, Send
+from sentinel.control.outcome import Outcome
+from sentinel.errors import ControlError
+from sentinel.wire import HoldOrder, Remedies, ResumeOrder, Standing, StopOrder
+
+
+def control(world_size: int = 2) -> RunControl:
+    return RunControl("demo", world_size, offers=frozenset({"scale_lr"}))
+
+
+def pause(run: RunControl, now: float = 0.0) -> list[Effect]:
+    return run.pause(by="rule R", reason="a NaN", step=40, step_seconds=0.05, now=now)
+
+
+def outcome(phase: str, serial: int, **changes: object) -> Outcome:
+    fields: dict[str, object] = {
+        "serial": serial,
+        "epoch": 1,
+        "phase": phase,
+        "step": 44,
+        "asked": 1,
+        "by": "rule R",
+    }
+    return Outcome(**(fields | changes))  # type: ignore[arg-type]  # a table of mixed values
+
+
+def held(run: RunControl, *, bad_weights: str = "") -> None:
+    pause(run)
+    run.report(outcome("hold", 1), 1.0)
+    for rank in range(run.world_size):
+        run.standing(rank, Standing(1, 44, bad_weights if rank == 1 else ""))
+    run.report(outcome("held", 2), 2.0)
+
+
+def records(effects: list[Effect]) -> list[tuple[str, str, str]]:
+    return [(one.id, one.action, one.state) for one in effects if isinstance(one, Record)]
+
+
+def orders(effects: list[Effect]) -> list[HoldOrder | ResumeOrder | StopOrder]:
+    return [one.order for one in effects if isinstance(one, Send)]
+
+
+def state(run: RunControl) -> str:
+    return run.state
+
+
+def test_a_pause_is_recorded_when_asked_for_and_when_done() -> None:
+    run = control()
+    effects = pause(run)
+    assert records(effects) == [("1/pause", "pause", "requested")]
+    (order,) = orders(effects)
+    assert isinstance(order, HoldOrder)
+    assert order.step == 41
+    assert run.report(outcome("hold", 1), 1.0) == []
+    assert state(run) == "pausing"
+    assert records(run.report(outcome("held", 2), 2.0)) == [("1/pause", "pause", "done")]
+    assert state(run) == "held"
+    assert run.hold is not None
+    assert (run.hold.step, run.hold.by, run.hold.since) == (44, "rule R", 2.0)
+
+
+def test_the_lead_grows_with_the_number_of_steps_that_pass_on_the_way() -> None:
+    (slow,) = orders(control().pause(by="", reason="", step=1, step_seconds=10, now=0))
+    (fast,) = orders(control().pause(by="", reason="", step=1, step_seconds=0.001, now=0))
+    assert isinstance(slow, HoldOrder)
+    assert isinstance(fast, HoldOrder)
+    assert slow.lead == 2
+    assert fast.lead > 50
+
+
+def test_reports_of_other_ranks_and_old_ones_change_nothing() -> None:
+    run = control()
+    held(run)
+    assert run.report(outcome("held", 2), 3.0) == []
+    assert run.report(outcome("hold", 1), 3.0) == []
+    assert state(run) == "held"
+
+
+def test_a_resume_with_remedies_is_ordered_recorded_and_confirmed() -> None:
+    run = control()
+    held(run)
+    effects = run.resume(by="user ada", remedies=Remedies(lr_scale=0.5), force=False, now=5.0)
+    assert orders(effects) == [ResumeOrder(1, "user ada", Remedies(lr_scale=0.5))]
+    assert records(effects) == [("1/resume/1", "resume", "requested")]
+    run.report(outcome("accepting", 3, attempt=1, by="user ada"), 6.0)
+    assert state(run) == "resuming"
+    done = run.report(outcome("resumed", 4, attempt=1, by="user ada"), 7.0)
+    assert records(done) == [("1/resume/1", "resume", "done")]
+    assert (run.state, run.hold) == ("running", None)
+
+
+def test_a_resume_that_a_rank_refuses_leaves_the_run_held_and_says_why() -> None:
+    run = control()
+    held(run)
+    run.resume(by="user ada", remedies=Remedies(lr_scale=0.5), force=False, now=5.0)
+    run.report(outcome("accepting", 3, attempt=1), 6.0)
+    effects = run.report(outcome("held", 4, attempt=1, refused="rank 1: cannot"), 7.0)
+    (record,) = [one for one in effects if isinstance(one, Record)]
+    assert (record.id, record.state, record.reason) == ("1/resume/1", "failed", "rank 1: cannot")
+    assert state(run) == "held"
+    assert run.hold is not None
+    assert run.hold.since == 2.0
+
+
+def test_a_plain_resume_with_non_finite_weights_is_refused_unless_forced() -> None:
+    run = control()
+    held(run, bad_weights="h.0.mlp.weight")
+    with pytest.raises(ControlError, match=r"non-finite weights \(h.0.mlp.weight on rank 1\)"):
+        run.resume(by="user", remedies=Remedies(), force=False, now=5.0)
+    assert state(run) == "held"
+    assert orders(run.resume(by="user", remedies=Remedies(), force=True, now=5.0))
+
+
+def test_a_resume_waits_for_every_rank_to_have_looked_at_its_weights() -> None:
+    run = control()
+    pause(run)
+    run.standing(0, Standing(1, 44))
+    run.report(outcome("held", 2), 2.0)
+    with pytest.raises(ControlError, match="only 1 of 2 ranks"):
+        run.resume(by="user", remedies=Remedies(), force=False, now=5.0)
+
+
+def test_remedies_that_a_trainer_does_not_offer_are_refused_by_name() -> None:
+    run = control()
+    held(run)
+    with pytest.raises(ControlError, match=r"skip_batches: its trainer offers scale_lr"):
+        run.resume(by="user", remedies=Remedies(skip_batches=3), force=False, now=5.0)
+
+
+def test_what_is_not_held_cannot_be_resumed_and_what_is_cannot_be_paused() -> None:
+    run = control()
+    with pytest.raises(ControlError, match="running, not held"):
+        run.resume(by="user", remedies=Remedies(), force=False, now=0.0)
+    held(run)
+    with pytest.raises(ControlError, match="already held after step 44"):
+        pause(run)
+
+
+def test_a_hold_that_lapses_is_asked_for_again_farther_ahead_and_then_given_up() -> None:
+    run = control()
+    (first,) = orders(pause(run))
+    assert isinstance(first, HoldOrder)
+    lead = first.lead
+    for attempt in range(1, ATTEMPTS):
+        effects = run.report(outcome("released", 2 * attempt, epoch=attempt), 1.0)
+        (again,) = orders(effects)
+        assert isinstance(again, HoldOrder)
+        assert (again.epoch, again.asked, again.lead) == (attempt + 1, 1, 2 * lead)
+        lead = again.lead
+    effects = run.report(outcome("released", 99, epoch=ATTEMPTS), 1.0)
+    assert records(effects) == [("1/pause", "pause", "lapsed")]
+    assert state(run) == "running"
+
+
+def test_an_order_that_nobody_answers_is_given_up() -> None:
+    run = control()
+    pause(run)
+    assert run.tick(PATIENCE - 1) == []
+    assert records(run.tick(PATIENCE + 1)) == [("1/pause", "pause", "failed")]
+    assert state(run) == "running"
+
+
+def test_stop_ends_a_held_run_and_a_running_one() -> None:
+    run = control()
+    held(run)
+    assert orders(run.stop(by="user", step=44, step_seconds=0.1, now=3.0)) == [StopOrder(1, "user")]
+    assert records(run.report(outcome("stopped", 3), 4.0)) == [("1/stop", "stop", "done")]
+    other = control()
+    effects = other.stop(by="user", step=9, step_seconds=0.1, now=0.0)
+    (order,) = orders(effects)
+    assert isinstance(order, HoldOrder)
+    assert order.then == "stop"
+    assert records(effects) == [("1/stop", "stop", "requested")]
+    done = other.report(outcome("stopped", 2, then="stop"), 4.0)
+    assert records(done) == [("1/stop", "stop", "done")]
+
+
+def test_a_restarted_daemon_learns_of_a_hold_and_records_it_under_the_same_name() -> None:
+    run = control()
+    effects = run.report(outcome("held", 2), 50.0)
+    assert records(effects) == [("1/pause", "pause", "done")]
+    assert state(run) == "held"
+    assert run.hold is not None
+    assert run.hold.by == "rule R"
+    unattended = outcome("resumed", 3, by="unattended: nobody answered")
+    assert records(run.report(unattended, 60.0)) == [("1/resume/0", "resume", "done")]
+
+
+def test_a_rank_that_connects_late_is_told_what_is_pending() -> None:
+    run = control()
+    assert run.pending() == []
+    effects = pause(run)
+    assert [one.order for one in run.pending()] == orders(effects)
+    run.report(outcome("held", 2), 2.0)
+    assert run.pending() == []
+
+
+def test_an_order_to_a_run_that_ends_has_lapsed() -> None:
+    run = control()
+    pause(run)
+    assert records(run.ended(3.0)) == [("1/pause", "pause", "lapsed")]
+    assert run.ended(4.0) == []
