@@ -181,7 +181,7 @@ class Barrier:
             elif outcome is None or outcome.phase != "held" or order.epoch != outcome.epoch:
                 return
             elif isinstance(order, StopOrder):
-                self._write(outcome, "stopped", by=order.by, refused="")
+                self._write(outcome, "stopped", by=order.by, reason="", refused="")
             else:
                 self._write(
                     outcome,

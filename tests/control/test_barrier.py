@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -21,9 +23,12 @@ class MemoryRegister:
     value: bytes = b""
     counts: dict[str, int] = field(default_factory=dict)
     history: list[bytes] = field(default_factory=list)
+    between: Callable[[], None] = lambda: None  # what others do between a read and what follows
 
     def read(self) -> bytes:
-        return self.value
+        value = self.value
+        self.between()
+        return value
 
     def swap(self, expected: bytes, desired: bytes) -> bool:
         if self.value != expected:
@@ -55,6 +60,9 @@ class Worker:
             accept=lambda remedies: self.refuses,
             apply=self.applied.append,
         )
+
+    def hear(self, order: HoldOrder | ResumeOrder | StopOrder) -> None:
+        self.barrier.hear(order)
 
     def advance(self) -> None:
         """Do the next thing that this rank's training thread would do."""
@@ -150,14 +158,27 @@ def test_ranks_stand_together_or_go_on_whatever_is_lost_late_or_doubled(
     draw = random.Random(seed)
     cluster = Cluster(size, ahead)
     in_flight: list[tuple[int, HoldOrder | ResumeOrder | StopOrder]] = []
+    busy: list[Worker] = []
+
+    def interleave() -> None:
+        others = [one for one in cluster.workers if one not in busy]
+        if others and len(busy) < 3 and draw.random() < 0.2:
+            act(draw.choice(others), Worker.advance)
+
+    def act(worker: Worker, what: Callable[[Worker], object]) -> None:
+        busy.append(worker)
+        what(worker)
+        busy.pop()
+
+    cluster.register.between = interleave
     for turn in range(400):
         worker = draw.choice(cluster.workers)
         event = draw.random()
         outcome = cluster.outcome()
         if event < 0.7:
-            worker.advance()
+            act(worker, Worker.advance)
         elif event < 0.8:
-            worker.barrier.refresh()
+            act(worker, lambda one: one.barrier.refresh())
         elif event < 0.83:
             cluster.now += draw.choice([0.01, 1.0, 11.0])
         elif event < 0.86:
@@ -174,8 +195,9 @@ def test_ranks_stand_together_or_go_on_whatever_is_lost_late_or_doubled(
             if draw.random() < 0.6:
                 in_flight.pop(at)  # else it will arrive once more
             if draw.random() < 0.8:
-                cluster.workers[rank].barrier.hear(arriving)
+                act(cluster.workers[rank], partial(Worker.hear, order=arriving))
         cluster.check()
+    cluster.register.between = lambda: None
     # From here on the network is well and time passes: nobody may be left standing alone.
     cluster.run(200, seconds=0.5)
     outcome = cluster.outcome()

@@ -1,0 +1,287 @@
+"""`attach`: one line in a training script, and the handle that it returns."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import socket
+import sys
+import time
+import uuid
+import weakref
+from pathlib import Path
+
+import torch
+
+from sentinel import address, clock, wire
+from sentinel.control import outcome as control
+from sentinel.control.barrier import Barrier, Verdict
+from sentinel.errors import AttachError, ControlError
+from sentinel_hooks import job as jobs
+from sentinel_hooks.adapters.adapter import Adapter
+from sentinel_hooks.adapters.choice import choose
+from sentinel_hooks.emitter import HEARTBEAT, Emitter, Order
+from sentinel_hooks.gate import Gate
+
+log = logging.getLogger("sentinel")
+
+WAIT_FOR_RANK_0 = 60.0  # s for rank 0 to publish the daemon's address before a rank uses its own
+REFRESH_PER_RANK = 1e-3  # s: all ranks together read the control state 1,000 times a second
+
+
+def attach(
+    trainer: object = None,
+    *,
+    model: torch.nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    run: str | None = None,
+    daemon: str | None = None,
+) -> Watch:
+    """Watch a trainer: a DeepSpeed engine, an object with one as `engine`, or a plain loop's
+    `model` and `optimizer`.
+
+    Call it on every rank, after `deepspeed.initialize` or `init_process_group`. `run` names the
+    run (default: `$SENTINEL_RUN`, then the script's name and the time), `daemon` is the address
+    of the daemon (default: `$SENTINEL_DAEMON`, then the usual socket); rank 0's word counts for
+    all ranks. If no daemon answers, training goes on as if nothing had been attached.
+
+    Raises `AttachError` when there is no trainer in what was given, and `AddressError` when the
+    daemon's address cannot be parsed. After it has returned, nothing of Sentinel's ever raises
+    in the training loop but the `SystemExit` of an ordered stop.
+    """
+    place = address.parse(daemon) if daemon is not None else address.default_address()
+    name = run if run is not None else os.environ.get("SENTINEL_RUN") or _default_name()
+    if not name.strip() or len(name) > 200 or not name.isprintable() or "/" in name:
+        raise AttachError(f"{name!r} cannot name a run: expected up to 200 characters without '/'")
+    joined = jobs.join(int(os.environ.get("WORLD_SIZE") or 1))
+    adapter = choose(trainer, model=model, optimizer=optimizer)
+    watch = Watch(adapter, joined, name, place)
+    watch._start()
+    return watch
+
+
+def _default_name() -> str:
+    script = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python").stem or "python"
+    return f"{script}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+
+
+class Watch:
+    """What `attach` returns: one rank's side of a watched run."""
+
+    def __init__(
+        self, adapter: Adapter, job: jobs.Job, run: str, place: address.UnixAddress
+    ) -> None:
+        self.run = run
+        self._adapter = adapter
+        self._job = job
+        self._place = place
+        self._placed = job.rank == 0
+        self._waiting_since = clock.monotonic()
+        self._incarnation = uuid.uuid4().hex
+        self._sequence = 0
+        self._step = adapter.step()
+        self._phase = "data"
+        self._next_refresh = 0.0
+        self._closed = False
+        self._pid = os.getpid()
+        self._barrier = Barrier(
+            job.board,
+            job.rank,
+            job.world_size,
+            accept=self._accept,
+            apply=self._apply,
+            lease_limit=job.lease_limit,
+            on_outcome=self._on_outcome,
+            left=self._step,
+        )
+        self._emitter = Emitter(self)
+        self._gate = Gate(self._barrier, self)
+
+    def _start(self) -> None:
+        if self._job.rank == 0:
+            self._job.board.publish("run", self.run)
+            self._job.board.publish("daemon", str(self._place))
+        self._adapter.install(self._on_boundary, self._on_phase)
+        self._emitter.start()
+        _last_words(self)
+
+    def detach(self) -> None:
+        """Leave the trainer as it was before `attach`."""
+        self._leave("detached")
+
+    def close(self) -> None:
+        """Say that this rank has finished, send what is queued (a second at most), and detach.
+
+        Called at exit; call it where a script ends by `os._exit`.
+        """
+        self._leave("finished")
+
+    def _leave(self, reason: str, detail: str = "") -> None:
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        self._adapter.detach()
+        self._report(settle=reason != "exception")
+        if self._job.world_size > 1:
+            self._quietly_depart()
+        self._emitter.close(wire.Goodbye(reason, detail[:4000]))
+
+    def _quietly_depart(self) -> None:
+        try:
+            self._barrier.depart()
+        except Exception as error:  # noqa: BLE001 - the store may be gone, and so are we
+            log.debug("sentinel: the job's store is gone: %s", error)
+
+    # The training thread.
+
+    def _on_phase(self, phase: str) -> None:
+        self._phase = phase
+
+    def _on_boundary(self, step: int) -> None:
+        """One optimizer step is over: report it, and stand if the job has agreed to."""
+        self._step = step
+        self._report()
+        if self._gate.boundary(step, self._on_stand) is Verdict.STOP:
+            self._leave("stopped")
+            jobs.dissolve_at_exit()
+            raise SystemExit(0)
+
+    def _on_stand(self) -> None:
+        self._phase = "held"
+
+    def _report(self, *, settle: bool = False) -> None:
+        """Queue the frames of all steps whose values are known by now."""
+        panel = self._adapter.panel
+        for sample in panel.settled(wait=settle):
+            self._sequence += 1
+            self._emitter.put(
+                wire.Frame(
+                    sample.step,
+                    self._sequence,
+                    sample.time,
+                    sample.value_bytes(),
+                    sample.missing_bytes(),
+                    tuple(sample.findings),
+                )
+            )
+        for coverage in panel.lost():
+            self._emitter.say(coverage)
+
+    # The gate's attendant.
+
+    def settle(self) -> None:
+        """Wait for the device and report what it measured. Only while standing."""
+        self._report(settle=True)
+
+    def first_bad_weight(self) -> str:
+        """The first parameter of this rank with NaN or Inf, or nothing."""
+        try:
+            return self._adapter.first_bad_weight()[:500]
+        except Exception as error:  # noqa: BLE001 - what cannot be read is said, not raised
+            return f"weights could not be read: {error}"[:500]
+
+    def say(self, message: wire.FromRank) -> None:
+        """Queue a message to the daemon."""
+        self._emitter.say(message)
+
+    def absent(self) -> float:
+        """Seconds without a daemon."""
+        return self._emitter.absent()
+
+    # The barrier's hands.
+
+    def _accept(self, remedies: wire.Remedies) -> str:
+        lacking = [name for name in remedies.names() if name not in self._adapter.offers]
+        return f"the trainer does not offer {', '.join(lacking)}" if lacking else ""
+
+    def _apply(self, remedies: wire.Remedies) -> None:
+        if not remedies.names():
+            return
+        try:
+            self._adapter.apply(remedies)
+        except ControlError as error:
+            log.error("sentinel: a remedy failed on rank %d: %s", self._job.rank, error)
+
+    def _on_outcome(self, outcome: control.Outcome) -> None:
+        self._emitter.say(wire.Report(control.encode(outcome)))
+
+    # The emitter's correspondent: its thread.
+
+    def locate(self) -> address.UnixAddress | None:
+        """Where rank 0 says the daemon is; this rank's own idea when it says nothing for long."""
+        if not self._placed:
+            board = self._job.board
+            run, place = board.look_up("run"), board.look_up("daemon")
+            if run is not None and place is not None:
+                self.run, self._place, self._placed = run, address.parse(place), True
+            elif clock.monotonic() - self._waiting_since > WAIT_FOR_RANK_0:
+                self._placed = True
+        return self._place if self._placed else None
+
+    def greeting(self) -> list[wire.FromRank]:
+        """`Hello`, and what a daemon that was away has missed."""
+        panel = self._adapter.panel
+        hello = wire.Hello(
+            version=wire.VERSION,
+            run=self.run,
+            rank=self._job.rank,
+            world_size=self._job.world_size,
+            incarnation=self._incarnation,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            device=str(self._adapter.device),
+            trainer=self._adapter.trainer,
+            step=self._step,
+            series=panel.series,
+            offers=self._adapter.offers,
+            missing=dict(panel.missing),
+            lease_limit=self._job.lease_limit,
+        )
+        messages: list[wire.FromRank] = [hello]
+        seen, standing = self._barrier.seen, self._gate.standing
+        if seen is not None:
+            messages.append(wire.Report(control.encode(seen)))
+        if standing is not None:
+            messages.append(standing)
+        return messages
+
+    def heartbeat(self, dropped: dict[str, int]) -> wire.Heartbeat:
+        """How this rank is now."""
+        seen = self._barrier.seen
+        return wire.Heartbeat(
+            self._step,
+            self._phase,
+            clock.steady(),
+            dropped,
+            control.encode(seen) if seen is not None else b"",
+        )
+
+    def refresh(self) -> None:
+        """Read the control state, so that an order reaches ranks whose daemon died on the way."""
+        now = clock.monotonic()
+        if self._job.world_size > 1 and now >= self._next_refresh and not self._closed:
+            self._next_refresh = now + max(HEARTBEAT, self._job.world_size * REFRESH_PER_RANK)
+            self._barrier.refresh()
+
+    def hear(self, order: Order) -> None:
+        """Carry out an order of the daemon's."""
+        if not self._closed:
+            self._barrier.hear(order)
+
+
+def _last_words(watch: Watch) -> None:
+    """Say goodbye when the interpreter ends, and how it came to that."""
+    reference = weakref.ref(watch)
+
+    def leave() -> None:
+        living = reference()
+        if living is None:
+            return
+        error = getattr(sys, "last_value", None)  # set when an exception ended the script
+        if error is None:
+            living.close()
+        else:
+            living._leave("exception", f"{type(error).__name__}: {error}")
+
+    atexit.register(leave)

@@ -1,0 +1,168 @@
+"""What the processes of a job share: the store that torch made when the job met.
+
+The store holds the run's control state (see `sentinel.control.outcome`), and the name and the
+daemon that rank 0 chose. A process on its own shares with itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+
+from sentinel.control.outcome import Register
+from sentinel.errors import AttachError
+
+_OPERATION_TIMEOUT = timedelta(seconds=30)
+_LEASE_LIMIT = 60.0  # s
+_attached = 0  # how often this process has attached: every rank attaches equally often
+
+
+class Board(Register, Protocol):
+    """A register where rank 0 can also leave a note for the others."""
+
+    def publish(self, name: str, text: str) -> None:
+        """Leave a note under this name."""
+        ...
+
+    def look_up(self, name: str) -> str | None:
+        """The note under this name, or None when there is none yet. Never waits for one."""
+        ...
+
+
+class StoreBoard:
+    """A board in torch's store, under keys of its own. About 50 us an operation."""
+
+    def __init__(self, store: dist.Store, namespace: str) -> None:
+        clone = getattr(store, "clone", None)  # a connection of our own, where torch has it
+        self._store: dist.Store = clone() if clone is not None else store
+        if clone is not None:
+            self._store.set_timeout(_OPERATION_TIMEOUT)
+        self._namespace = namespace
+
+    def read(self) -> bytes:
+        """See `Register.read`."""
+        key = self._key("outcome")
+        return bytes(self._store.get(key)) if self._store.check([key]) else b""
+
+    def swap(self, expected: bytes, desired: bytes) -> bool:
+        """See `Register.swap`."""
+        key = self._key("outcome")
+        now = self._store.compare_set(key, expected.decode(), desired.decode())
+        return bytes(now) == desired
+
+    def count(self, name: str, add: int) -> int:
+        """See `Register.count`."""
+        return int(self._store.add(self._key(name), add))
+
+    def publish(self, name: str, text: str) -> None:
+        """See `Board.publish`."""
+        self._store.set(self._key(name), text)
+
+    def look_up(self, name: str) -> str | None:
+        """See `Board.look_up`."""
+        key = self._key(name)
+        return bytes(self._store.get(key)).decode() if self._store.check([key]) else None
+
+    def _key(self, name: str) -> str:
+        return f"sentinel/{self._namespace}/{name}"
+
+
+class LocalBoard:
+    """The same for a process on its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._value = b""
+        self._counts: dict[str, int] = {}
+        self._notes: dict[str, str] = {}
+
+    def read(self) -> bytes:
+        """See `Register.read`."""
+        return self._value
+
+    def swap(self, expected: bytes, desired: bytes) -> bool:
+        """See `Register.swap`."""
+        with self._lock:
+            if self._value != expected:
+                return False
+            self._value = desired
+            return True
+
+    def count(self, name: str, add: int) -> int:
+        """See `Register.count`."""
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + add
+            return self._counts[name]
+
+    def publish(self, name: str, text: str) -> None:
+        """See `Board.publish`."""
+        self._notes[name] = text
+
+    def look_up(self, name: str) -> str | None:
+        """See `Board.look_up`."""
+        return self._notes.get(name)
+
+
+@dataclass(frozen=True)
+class Job:
+    """This process's place among those that train together."""
+
+    rank: int
+    world_size: int
+    board: Board
+    lease_limit: float  # s; a quarter of the shortest timeout of any process group, or less
+
+
+def join(declared_world_size: int) -> Job:
+    """The job this process is part of.
+
+    `declared_world_size` is what the launcher said. Raises `AttachError` when the processes of a
+    launched job have not met yet: rank and store are known only after that.
+    """
+    global _attached
+    if not (dist.is_available() and dist.is_initialized()):
+        if declared_world_size > 1:
+            raise AttachError(
+                f"the launcher started {declared_world_size} processes, but torch.distributed is "
+                "not initialized yet: call attach after init_process_group or "
+                "deepspeed.initialize"
+            )
+        return Job(0, 1, LocalBoard(), _LEASE_LIMIT)
+    world_size = dist.get_world_size()
+    if world_size == 1:
+        return Job(0, 1, LocalBoard(), _LEASE_LIMIT)
+    _attached += 1
+    store = dist.distributed_c10d._get_default_store()
+    return Job(dist.get_rank(), world_size, StoreBoard(store, str(_attached)), _lease_limit())
+
+
+def dissolve_at_exit() -> None:
+    """See to it that an ordered stop ends with exit status 0.
+
+    Interpreters that end with a process group still there abort now and then (torch 2.13, gloo).
+    """
+    atexit.register(_dissolve)
+
+
+def _dissolve() -> None:
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _lease_limit() -> float:
+    """A quarter of the shortest timeout of any process group of this process, in seconds."""
+    shortest = _LEASE_LIMIT * 4
+    for group in list(getattr(dist.distributed_c10d._world, "pg_map", {})):
+        for device in ("cpu", "cuda"):
+            try:
+                timeout = group._get_backend(torch.device(device)).options._timeout
+            except (AttributeError, RuntimeError, TypeError):
+                continue  # no backend for this device, or one that has no such option
+            shortest = min(shortest, timeout.total_seconds())
+    return shortest / 4

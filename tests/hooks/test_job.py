@@ -1,0 +1,71 @@
+"""The board that the processes of a job share, on torch's own store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+
+import pytest
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+from sentinel.errors import AttachError
+from sentinel_hooks.job import Board, LocalBoard, StoreBoard, join
+
+
+def boards() -> Iterator[Callable[[], Board]]:
+    local = LocalBoard()
+    yield lambda: local
+    server = TCPStore("127.0.0.1", 0, 1, True, wait_for_workers=False)
+    prefixed = PrefixStore("default_pg", server)
+    yield lambda: StoreBoard(prefixed, "1")
+
+
+@pytest.mark.parametrize("board", list(boards()), ids=["local", "torch"])
+class TestEveryBoard:
+    def test_a_register_starts_empty_and_changes_by_compare_and_swap_only(
+        self, board: Callable[[], Board]
+    ) -> None:
+        one, other = board(), board()
+        assert one.read() == b""
+        assert not one.swap(b"never there", b"x")
+        assert one.read() == b""
+        assert one.swap(b"", b"first")
+        assert not other.swap(b"", b"second")
+        assert other.read() == b"first"
+        assert other.swap(b"first", b"second")
+        assert one.read() == b"second"
+
+    def test_counters_lose_nothing_when_many_add_at_once(self, board: Callable[[], Board]) -> None:
+        def add() -> None:
+            mine = board()
+            for _ in range(100):
+                mine.count("1/standing", 1)
+
+        threads = [threading.Thread(target=add) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert board().count("1/standing", 0) == 400
+
+    def test_notes_are_found_once_published_and_looking_never_waits(
+        self, board: Callable[[], Board]
+    ) -> None:
+        assert board().look_up("daemon") is None
+        board().publish("daemon", "unix:///tmp/ä")
+        assert board().look_up("daemon") == "unix:///tmp/ä"
+
+
+def test_the_users_store_keeps_its_own_timeout() -> None:
+    server = TCPStore("127.0.0.1", 0, 1, True, wait_for_workers=False)
+    timeout = attrgetter("timeout")
+    before = timeout(server)
+    StoreBoard(server, "1")
+    assert timeout(server) == before
+
+
+def test_a_launched_process_that_has_not_met_the_others_cannot_attach() -> None:
+    with pytest.raises(AttachError, match="not initialized yet"):
+        join(2)
+    assert join(1).world_size == 1
