@@ -17,7 +17,14 @@ __all__ = ["__version__", "attach"]
 
 def __getattr__(name: str) -> object:
     if name == "attach":
-        from sentinel_hooks.attach import attach
-
+        try:
+            from sentinel_hooks.attach import attach
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise ModuleNotFoundError(
+                "sentinel.attach belongs in a training script: this environment has no PyTorch",
+                name=error.name,
+            ) from error
         return attach
     raise AttributeError(f"module 'sentinel' has no attribute {name!r}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from enum import Enum
 
 
@@ -138,5 +138,10 @@ CATALOG: Mapping[str, Signal] = {signal.name: signal for signal in _ALL}
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelled name: `, did you mean 'grad_norm'?`, or nothing."""
-    close = get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    names = list(known)
+    close = get_close_matches(name, names)
+    if not close:
+        return ""
+    # Of those that are equally near, the one that comes first: catalogs begin with what is usual.
+    best = max(names, key=lambda one: (one in close) * SequenceMatcher(a=name, b=one).ratio())
+    return f", did you mean {best!r}?"

@@ -83,7 +83,7 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     step: Count
     series: Annotated[tuple[Series, ...], Meta(max_length=MAX_SERIES)]
     offers: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
-    missing: Annotated[dict[Name, Text], Meta(max_length=1024)] = {}  # signal -> why it cannot be measured here
+    missing: Annotated[dict[Name, Text], Meta(max_length=1024)] = {}  # signal -> why
     lease_limit: float = 60.0  # s; a quarter of the shortest collective timeout, or less
 
 
@@ -167,8 +167,9 @@ class HoldOrder(Struct, frozen=True, array_like=True, tag="hold"):
     """Stand after a step that is `lead` steps or more ahead of any rank, and at least `step`.
 
     `epoch` is the one this order opens: a rank that knows of a later one ignores it; `asked` the
-    one in which the hold was first asked for. `then` is "hold" or "stop". `lease` bounds, in seconds, how long a rank stands before all do; `hold_for`
-    how long the run is held before `unattended` ("resume", "stop" or "hold") happens.
+    one in which the hold was first asked for. `then` is "hold" or "stop". `lease` bounds, in
+    seconds, how long a rank stands before all do; `hold_for` how long the run is held before
+    `unattended` ("resume", "stop" or "hold") happens.
     """
 
     epoch: Count

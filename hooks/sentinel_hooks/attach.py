@@ -11,6 +11,7 @@ import time
 import uuid
 import weakref
 from pathlib import Path
+from types import TracebackType
 
 import torch
 
@@ -116,6 +117,21 @@ class Watch:
         Called at exit; call it where a script ends by `os._exit`.
         """
         self._leave("finished")
+
+    def __enter__(self) -> Watch:
+        """For scripts that end by `os._exit`: leaving the block is `close`, or says what failed."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception | KeyboardInterrupt):
+            self._leave("exception", f"{type(error).__name__}: {error}")
+        else:
+            self.close()
 
     def _leave(self, reason: str, detail: str = "") -> None:
         if self._closed or os.getpid() != self._pid:

@@ -186,12 +186,9 @@ class Emitter:
                 deadline = deadline or clock.monotonic() + FAREWELL
                 if clock.monotonic() > deadline or (not unsent and self._goodbye is None):
                     return
-            readable, writable, _ = select.select(
-                [connection, self._wake_out],
-                [connection] if unsent else [],
-                [],
-                self._until_beat(),
-            )
+            inward: list[socket.socket | int] = [connection, self._wake_out]
+            outward = [connection] if unsent else []
+            readable, writable, _ = select.select(inward, outward, [], self._until_beat())
             if self._wake_out in readable:
                 os.read(self._wake_out, 4096)
             if connection in readable:

@@ -10,13 +10,16 @@ import atexit
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.distributed as dist
 
 from sentinel.control.outcome import Register
 from sentinel.errors import AttachError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 _OPERATION_TIMEOUT = timedelta(seconds=30)
 _LEASE_LIMIT = 60.0  # s
@@ -38,9 +41,9 @@ class Board(Register, Protocol):
 class StoreBoard:
     """A board in torch's store, under keys of its own. About 50 us an operation."""
 
-    def __init__(self, store: dist.Store, namespace: str) -> None:
+    def __init__(self, store: Store, namespace: str) -> None:
         clone = getattr(store, "clone", None)  # a connection of our own, where torch has it
-        self._store: dist.Store = clone() if clone is not None else store
+        self._store: Store = clone() if clone is not None else store
         if clone is not None:
             self._store.set_timeout(_OPERATION_TIMEOUT)
         self._namespace = namespace

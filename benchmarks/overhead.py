@@ -1,0 +1,108 @@
+"""What watching costs: seconds inside Sentinel's own code over the seconds of a step.
+
+    python -m benchmarks.overhead [--steps N] [--width W] [--layers L] [--tokens T]
+
+Trains a small GPT in a plain loop on the CPU with one thread, in alternating blocks of steps:
+watched, and not watched. Prints the direct figure, which is the share of the step that our own
+code takes by its own clock, and the paired ratio of step times with its null beside it: two
+unwatched blocks over each other, which shows what the machine can resolve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sentinel_hooks.adapters.adapter import Adapter
+from sentinel_hooks.adapters.choice import choose
+from tests.hooks.scripts.gpt import Gpt, batch
+
+VOCABULARY = 256
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = Gpt(
+        vocabulary=VOCABULARY, width=options.width, layers=options.layers, heads=options.heads
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    rows = options.tokens // options.length
+
+    def step(seed: int) -> float:
+        tokens = batch(seed, size=rows, length=options.length, vocabulary=VOCABULARY)
+        began = time.perf_counter()
+        loss = model(tokens[:, :-1], tokens[:, 1:])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - began
+
+    for seed in range(3):
+        step(seed)
+    print(f"machine     {_processor()}, {os.cpu_count()} cores, {platform.system()}")
+    print(f"versions    Python {platform.python_version()}, torch {torch.__version__}")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"model       {count / 1e6:.1f}M parameters, {len(list(model.modules()))} modules")
+    print(f"step        {options.tokens} tokens, float32, one thread")
+    _report(step, lambda: choose(model=model, optimizer=optimizer), options.steps)
+
+
+def _report(step: Callable[[int], float], attach: Callable[[], Adapter], steps: int) -> None:
+    """Alternate watched and unwatched steps, in an order that a drift of the machine cancels."""
+    own: list[float] = []
+    shares: list[float] = []
+    ratios: list[float] = []
+    nulls: list[float] = []
+    for block in range(steps):
+        before, after = step(block), step(block)
+        nulls.append(after / before)
+        adapter = attach()
+        adapter.install(lambda _: None, lambda _: None)
+        step(block)
+        watched = step(block)
+        cost = _cost(adapter)
+        adapter.detach()
+        unwatched = step(block)
+        own.append(cost)
+        shares.append(cost / watched)
+        ratios.append(watched / unwatched)
+    print(f"own code    {1e3 * statistics.median(own):.3f} ms a step")
+    print(f"direct      {100 * statistics.median(shares):.2f} % of a step, median of {steps}")
+    print(f"paired      {statistics.median(ratios):.3f} (null {statistics.median(nulls):.3f})")
+
+
+def _cost(adapter: Adapter) -> float:
+    sample = adapter.panel.settled()[-1]
+    names = [one.signal for one in adapter.panel.series]
+    return sample.values[names.index("monitor_seconds")]
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=30, help="pairs of steps to compare")
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=6)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=1024, help="tokens of a step")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

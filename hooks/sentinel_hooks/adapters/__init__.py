@@ -1,0 +1,1 @@
+"""Kinds of trainers, one a file."""

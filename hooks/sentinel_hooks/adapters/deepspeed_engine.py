@@ -1,0 +1,205 @@
+"""Watch a DeepSpeed engine.
+
+The engine has no callbacks: its `step`, `backward`, `optimizer.step` and a few more are
+intercepted on the instance. A step is over when `global_steps` has changed across `engine.step`
+(`train_batch` for a pipeline engine). Nothing here imports DeepSpeed, and what one of its
+versions does not have is missing, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from sentinel.errors import AttachError
+from sentinel.wire import Remedies
+from sentinel_hooks.adapters import capability
+from sentinel_hooks.adapters.instruments import instruments
+from sentinel_hooks.adapters.interception import After, Before, Interception, is_intercepted
+from sentinel_hooks.adapters.remedy import RateScale, carry_out, offered_by
+from sentinel_hooks.adapters.root import RootWatch
+from sentinel_hooks.adapters.shards import of_engine
+from sentinel_hooks.adapters.weights import first_bad
+from sentinel_hooks.probes.panel import Panel
+from sentinel_hooks.probes.probe import Outcome, Probe
+
+Arguments = tuple[object, ...]
+Options = Mapping[str, object]
+
+
+class DeepSpeedAdapter:
+    """The `Adapter` of a DeepSpeed engine, or of a `trainer` that has one.
+
+    Raises `AttachError` for an engine that does not train, or is attached to already.
+    """
+
+    trainer = "deepspeed"
+
+    def __init__(self, engine: capability.Engine, trainer: object = None) -> None:
+        if not callable(getattr(getattr(engine, "optimizer", None), "step", None)):
+            raise AttachError("this DeepSpeed engine has no optimizer: there is no training here")
+        self._is_pipeline = callable(getattr(engine, "train_batch", None))
+        self._boundary = "train_batch" if self._is_pipeline else "step"
+        if is_intercepted(engine, self._boundary):
+            raise AttachError("this engine is attached already: detach it first")
+        self._engine = engine
+        self._trainer = trainer
+        self.model = engine.module
+        self.device = torch.device(engine.device)
+        own = offered_by(trainer)
+        self.offers = own if "scale_lr" in own else ("scale_lr", *own)
+        self._shards = of_engine(
+            self.model,
+            engine.optimizer,
+            self.device,
+            lambda parameter: capability.answers(engine, parameter),
+            complete=capability.is_complete(engine),
+        )
+        self._gradients = capability.gradient_probe(engine, self._shards)
+        self.panel = Panel(self._probes(), self.device)
+        self._rate = RateScale(lambda: engine.optimizer.param_groups)
+        self._interceptions: list[Interception] = []
+        self._root: RootWatch | None = None
+        self._on_boundary: Callable[[int], None] = lambda _: None
+        self._on_phase: Callable[[str], None] = lambda _: None
+        self._announced = False  # in a backward pass that the engine was asked for
+        self._entered = (0, 0)  # steps, and skipped ones, when the boundary method was entered
+        self._measured = self._stepped = False  # gradients seen; optimizer called
+        self._checkpoint_began = 0.0
+
+    def _probes(self) -> list[Probe]:
+        rate, skip = capability.rate_probe(self._engine), capability.skip_probe(self._engine)
+        return instruments(self.model, self.device, rate, skip, self._gradients)
+
+    def step(self) -> int:
+        return int(self._engine.global_steps)
+
+    def install(self, on_boundary: Callable[[int], None], on_phase: Callable[[str], None]) -> None:
+        self._on_boundary, self._on_phase = on_boundary, on_phase
+        self.panel.start(self.step())
+        self._root = RootWatch(
+            self.model, self.panel, self._phase, announced=lambda: self._announced
+        )
+        engine = self._engine
+        self._intercept(engine, self._boundary, self._enter_step, self._leave_step)
+        if not self._is_pipeline:
+            self._intercept(engine, "backward", self._enter_backward, self._leave_backward)
+        self._intercept(engine.optimizer, "step", self._enter_optimizer, self._leave_optimizer)
+        self._intercept(engine, "clip_fp32_gradients", self._enter_clipping, None)
+        self._intercept(engine, "save_checkpoint", self._enter_save, self._leave_save)
+
+    def _intercept(self, target: object, name: str, before: Before, after: After | None) -> None:
+        if callable(getattr(target, name, None)):
+            interception = Interception(target, name, self._guard, before, after)
+            self._interceptions.append(interception)
+
+    def _guard(self, function: Callable[[], None]) -> None:
+        self.panel.fence.run("watching the DeepSpeed engine", function)
+
+    def _phase(self, phase: str) -> None:
+        self._guard(lambda: self._on_phase(phase))
+
+    # Around the trainer's own calls.
+
+    def _enter_backward(self, args: Arguments, options: Options) -> None:
+        self._announced = True
+        self._phase("backward")
+        loss = args[0] if args else options.get("loss")
+        if isinstance(loss, Tensor):
+            self.panel.loss_known(loss, averaged=options.get("scale_wrt_gas") is False)
+        self.panel.backward_began()
+
+    def _leave_backward(self, result: object) -> None:
+        self._announced = False
+        self.panel.backward_ended()
+
+    def _enter_step(self, args: Arguments, options: Options) -> None:
+        engine = self._engine
+        self._entered = (engine.global_steps, engine.skipped_steps)
+        self._announced = self._measured = self._stepped = False
+        if not self._is_pipeline:
+            self._begin_optimizer()
+
+    def _begin_optimizer(self) -> None:
+        self._phase("optimizer")
+        self._guard(self._rate.settle)
+        self.panel.optimizer_began()
+
+    def _enter_clipping(self, args: Arguments, options: Options) -> None:
+        self._measure()
+
+    def _enter_optimizer(self, args: Arguments, options: Options) -> None:
+        self._stepped = True
+        if self._is_pipeline:
+            self._begin_optimizer()
+        if not self._measured:  # else seen before they were clipped
+            self._measure()
+
+    def _measure(self) -> None:
+        self._measured = True
+        if self._shards.absent:
+            return
+        began = perf_counter()
+        try:
+            gradients = self._shards.gradients(capability.gradient_scale(self._engine))
+        except Exception as error:  # noqa: BLE001 - DeepSpeed's internals are not as expected
+            self.panel.fault(self._gradients, error)
+            return
+        self.panel.cost.add(perf_counter() - began)
+        self.panel.gradients_ready(gradients)
+
+    def _leave_optimizer(self, result: object) -> None:
+        self._rate.relax()  # the scheduler steps next
+
+    def _leave_step(self, result: object) -> None:
+        engine = self._engine
+        self._guard(self._rate.tighten)
+        if engine.global_steps == self._entered[0]:
+            self._phase("data")
+            return
+        if self._is_pipeline and isinstance(result, Tensor):
+            self.panel.loss_known(result, averaged=False)
+        self.panel.optimizer_ended(self._outcome())
+        self.panel.read(self.step())
+        self._phase("data")
+        self._guard(lambda: self._on_boundary(self.step()))
+        self.panel.resumed()
+
+    def _outcome(self) -> Outcome:
+        engine = self._engine
+        skipped = capability.was_skipped(engine, self._entered[1]) or not self._stepped
+        scaler = capability.is_rescaled(engine)
+        return Outcome(
+            self.step(),
+            skipped=skipped and not scaler,
+            overflow=skipped if scaler else None,
+            grad_norm=capability.own_norm(engine),
+        )
+
+    def _enter_save(self, args: Arguments, options: Options) -> None:
+        self._checkpoint_began = perf_counter()
+        self._phase("checkpoint")
+
+    def _leave_save(self, result: object) -> None:
+        self.panel.interlude(perf_counter() - self._checkpoint_began)
+        self._phase("data")
+
+    # What is ordered from outside.
+
+    def apply(self, remedies: Remedies) -> None:
+        carry_out(remedies, self._trainer, self._rate)
+
+    def first_bad_weight(self) -> str:
+        return first_bad(self.model)
+
+    def detach(self) -> None:
+        for interception in reversed(self._interceptions):
+            interception.remove()
+        self._interceptions = []
+        if self._root is not None:
+            self._root.detach()
+            self._root = None
+        self.panel.detach()

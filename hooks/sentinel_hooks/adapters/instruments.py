@@ -1,0 +1,41 @@
+"""The probes that every kind of trainer gets."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import Module
+
+from sentinel_hooks.adapters.layers import root_name
+from sentinel_hooks.probes.activation import ActivationProbe
+from sentinel_hooks.probes.cost import CostProbe
+from sentinel_hooks.probes.device_memory import DeviceMemoryProbe
+from sentinel_hooks.probes.gradient import GradientProbe
+from sentinel_hooks.probes.host_memory import HostMemoryProbe
+from sentinel_hooks.probes.loss import LossProbe
+from sentinel_hooks.probes.probe import Probe
+from sentinel_hooks.probes.rate import RateProbe
+from sentinel_hooks.probes.skip import SkipProbe
+from sentinel_hooks.probes.throughput import ThroughputProbe
+from sentinel_hooks.probes.timing import TimingProbe
+
+
+def instruments(
+    root: Module,
+    device: torch.device,
+    rate: RateProbe,
+    skip: SkipProbe,
+    gradients: GradientProbe,
+) -> list[Probe]:
+    """All probes, in the order in which they are read: activations need what gradients found."""
+    return [
+        LossProbe(),
+        rate,
+        skip,
+        gradients,
+        ActivationProbe(root, root_name(root), device),
+        TimingProbe(device),
+        ThroughputProbe(),
+        HostMemoryProbe(),
+        DeviceMemoryProbe(device),
+        CostProbe(),
+    ]

@@ -1,0 +1,64 @@
+"""Stand around a method of one object, and leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
+
+Guard = Callable[[Callable[[], None]], None]
+Before = Callable[[tuple[object, ...], Mapping[str, object]], None]
+After = Callable[[object], None]
+
+
+class Interception:
+    """Replaces a method on one instance: `before`, the method itself, `after` with its result.
+
+    `guard` runs the two so that their faults do not reach the caller. What the method raises
+    passes untouched, and `after` is then not called.
+    """
+
+    def __init__(
+        self,
+        target: object,
+        name: str,
+        guard: Guard,
+        before: Before | None = None,
+        after: After | None = None,
+    ) -> None:
+        self._target = target
+        self._name = name
+        self._guard = guard
+        self._before = before
+        self._after = after
+        self._shadowed = vars(target).get(name, _NOTHING)
+        self._original: Callable[..., object] = getattr(target, name)
+        # Others mark methods by attributes: learning-rate schedulers of torch do.
+        update_wrapper(self, self._original)
+        setattr(target, name, self)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        before, after = self._before, self._after
+        if before is not None:
+            self._guard(lambda: before(args, kwargs))
+        result = self._original(*args, **kwargs)
+        if after is not None:
+            self._guard(lambda: after(result))
+        return result
+
+    def remove(self) -> None:
+        """Put back what was there. Under somebody else's later wrapper, just stand aside."""
+        self._before = self._after = None
+        if vars(self._target).get(self._name) is not self:
+            return
+        if self._shadowed is _NOTHING:
+            delattr(self._target, self._name)
+        else:
+            setattr(self._target, self._name, self._shadowed)
+
+
+_NOTHING = object()
+
+
+def is_intercepted(target: object, name: str) -> bool:
+    """Whether we already stand around this method."""
+    return isinstance(vars(target).get(name), Interception)

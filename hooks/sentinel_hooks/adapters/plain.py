@@ -1,0 +1,164 @@
+"""Watch a plain training loop, which shows no more than a model and its optimizer.
+
+A step is over when the optimizer's `step` is. The gradients are measured when a backward pass
+ends, before the loop can clip them (and with DistributedDataParallel once they are reduced).
+Under fp16 autocast a GradScaler may keep them scaled until the optimizer's step: there they are
+measured on entry to it, after whatever clipping the loop does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from sentinel.errors import AttachError
+from sentinel.wire import Remedies
+from sentinel_hooks.adapters.instruments import instruments
+from sentinel_hooks.adapters.layers import layers_of
+from sentinel_hooks.adapters.remedy import RateScale, carry_out
+from sentinel_hooks.adapters.root import RootWatch
+from sentinel_hooks.adapters.shards import Shards, replicated
+from sentinel_hooks.adapters.weights import first_bad
+from sentinel_hooks.probes.gradient import GradientProbe
+from sentinel_hooks.probes.panel import Panel
+from sentinel_hooks.probes.probe import Gradients, Outcome, Probe
+from sentinel_hooks.probes.rate import RateProbe
+from sentinel_hooks.probes.skip import SkipProbe
+
+_SKIPS = "a plain loop skips in ways that cannot be seen: a GradScaler just does not call step"
+_SCALE = "a plain loop's GradScaler cannot be seen"
+_SHARDED = "parameters sharded by torch (FSDP, DTensor) are not measured yet"
+
+_attached: WeakSet[Optimizer] = WeakSet()
+
+
+class PlainAdapter:
+    """The `Adapter` of a plain loop. Steps are counted from 1 at the first one it sees.
+
+    Raises `AttachError` when this optimizer is attached to already.
+    """
+
+    trainer = "plain"
+
+    def __init__(self, model: Module, optimizer: Optimizer) -> None:
+        if optimizer in _attached:
+            raise AttachError("this optimizer is attached already: detach it first")
+        self._optimizer = optimizer
+        self.model: Module = model.module if isinstance(model, DistributedDataParallel) else model
+        self.device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        self.offers: tuple[str, ...] = ("scale_lr",)
+        self._shards = self._find_shards()
+        self.panel = Panel(self._probes(), self.device)
+        self._rate = RateScale(lambda: optimizer.param_groups)
+        self._handles: list[RemovableHandle] = []
+        self._root: RootWatch | None = None
+        self._on_boundary: Callable[[int], None] = lambda _: None
+        self._on_phase: Callable[[str], None] = lambda _: None
+        self._steps = 0
+        self._measured = False  # gradients seen at the end of a backward pass
+
+    def _find_shards(self) -> Shards:
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        sharded = any(
+            hasattr(parameter, "to_local") or type(parameter).__name__ == "FlatParameter"
+            for parameter in self.model.parameters()
+        )
+        absent = _SHARDED if sharded else ""
+        return replicated(layers_of(self.model), lambda _: rank == 0, absent=absent)
+
+    def _probes(self) -> list[Probe]:
+        shards = self._shards
+        gradients = GradientProbe(
+            shards.layers.names,
+            shards.announced,
+            whole=True,
+            no_norm=shards.absent,
+            no_shards=shards.absent,
+        )
+        rate = RateProbe(self._lr, None, _SCALE)
+        skip = SkipProbe({"skipped": _SKIPS, "overflow": _SKIPS})
+        return instruments(self.model, self.device, rate, skip, gradients)
+
+    def _lr(self) -> float | Tensor | None:
+        rate: object = self._optimizer.param_groups[0].get("lr")
+        return rate if isinstance(rate, float | int | Tensor) else None
+
+    def step(self) -> int:
+        return self._steps
+
+    def install(self, on_boundary: Callable[[int], None], on_phase: Callable[[str], None]) -> None:
+        self._on_boundary, self._on_phase = on_boundary, on_phase
+        _attached.add(self._optimizer)
+        self.panel.start(self._steps)
+        self._root = RootWatch(
+            self.model, self.panel, self._phase, backward_ended=self._backward_ended
+        )
+        optimizer = self._optimizer
+        self._handles = [
+            optimizer.register_step_pre_hook(lambda *_: self._guard(self._enter_step)),
+            optimizer.register_step_post_hook(lambda *_: self._guard(self._leave_step)),
+        ]
+
+    def _guard(self, function: Callable[[], None]) -> None:
+        self.panel.fence.run("watching the training loop", function)
+
+    def _phase(self, phase: str) -> None:
+        self._guard(lambda: self._on_phase(phase))
+
+    def _backward_ended(self) -> None:
+        if not self._is_half():
+            self._measured = True
+            self._measure(self.panel.gradients_ready)
+
+    def _is_half(self) -> bool:
+        return self._root is not None and self._root.half
+
+    def _measure(self, tell: Callable[[Gradients], None]) -> None:
+        if not self._shards.absent:
+            began = perf_counter()
+            scale: object = getattr(self._optimizer, "grad_scale", None)
+            gradients = self._shards.gradients(scale if isinstance(scale, Tensor) else 1.0)
+            self.panel.cost.add(perf_counter() - began)
+            tell(gradients)
+
+    def _enter_step(self) -> None:
+        self._phase("optimizer")
+        self._guard(self._rate.settle)
+        self.panel.optimizer_began()
+        ready, final = self.panel.gradients_ready, self.panel.gradients_final
+        self._measure(final if self._measured else ready)
+
+    def _leave_step(self) -> None:
+        self._measured = False
+        self._steps += 1
+        self.panel.optimizer_ended(Outcome(self._steps))
+        self.panel.read(self._steps)
+        self._phase("data")
+        self._guard(lambda: self._on_boundary(self._steps))
+        self.panel.resumed()
+
+    # What is ordered from outside.
+
+    def apply(self, remedies: Remedies) -> None:
+        carry_out(remedies, None, self._rate)
+
+    def first_bad_weight(self) -> str:
+        return first_bad(self.model)
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        _attached.discard(self._optimizer)
+        if self._root is not None:
+            self._root.detach()
+            self._root = None
+        self.panel.detach()

@@ -1,0 +1,111 @@
+"""What can be done to a trainer before it goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from sentinel.errors import ControlError
+from sentinel.wire import Remedies
+
+_METHODS = ("scale_lr", "skip_batches", "save_checkpoint", "load_checkpoint")
+Group = dict[str, object]  # of an optimizer
+
+
+def offered_by(trainer: object) -> tuple[str, ...]:
+    """Those remedies that a trainer object has methods for."""
+    return tuple(name for name in _METHODS if callable(getattr(trainer, name, None)))
+
+
+def carry_out(remedies: Remedies, trainer: object, rate: RateScale) -> None:
+    """Do what is asked: by the trainer's own methods, or the learning rate by ours.
+
+    Raises `ControlError` when the trainer does not offer it, or it failed.
+    """
+    own = offered_by(trainer)
+    for name in remedies.names():
+        if name not in own and name != "scale_lr":
+            raise ControlError(f"this trainer does not offer {name}")
+    for name in remedies.names():
+        amount = remedies.lr_scale if name == "scale_lr" else remedies.skip_batches
+        method = getattr(trainer, name) if name in own else rate.scale
+        try:
+            method(amount)
+        except Exception as error:
+            raise ControlError(f"{name}({amount:g}) failed: {error}") from error
+
+
+class RateScale:
+    """Scales the learning rate of all groups and keeps it scaled, whoever else sets it.
+
+    Between `relax` and `tighten`, while a trainer lets its scheduler step, the unscaled rates
+    are there, so that schedules of both kinds go right: those that compute a rate anew and
+    those that work on the one they find. Rates that a loop sets outside are looked at before
+    each optimizer step: one that is closer to the unscaled rate than to what we left is taken
+    for a schedule of its own and scaled; else it was made from ours and stays.
+    """
+
+    def __init__(self, groups: Callable[[], Sequence[Group]]) -> None:
+        self._groups = groups
+        self._factor = 1.0
+        self._unscaled: list[float] = []
+        self._scaled: list[float] = []
+
+    def scale(self, factor: float) -> None:
+        """From now on, this many times the learning rate. Raises `ControlError`."""
+        self.settle()
+        self.relax()
+        self._factor *= factor
+        self.tighten()
+
+    def settle(self) -> None:
+        """Before an optimizer step: scale what somebody else has set since the last one."""
+        for place, (group, unscaled, left) in enumerate(
+            zip(self._groups(), self._unscaled, self._scaled, strict=bool(self._scaled))
+        ):
+            rate = _rate(group)
+            if rate == left:
+                continue
+            if left <= 0 or _apart(rate, unscaled) < _apart(rate, left):
+                self._unscaled[place], self._scaled[place] = rate, rate * self._factor
+                _set(group, rate * self._factor)
+            else:
+                self._unscaled[place], self._scaled[place] = rate / self._factor, rate
+
+    def relax(self) -> None:
+        """Put the unscaled rates back, for a scheduler that is about to step."""
+        for group, rate in zip(self._groups(), self._unscaled, strict=bool(self._unscaled)):
+            _set(group, rate)
+
+    def tighten(self) -> None:
+        """Scale the rates that the scheduler has left."""
+        if self._factor == 1.0 and not self._scaled:
+            return
+        self._unscaled = [_rate(group) for group in self._groups()]
+        self._scaled = [rate * self._factor for rate in self._unscaled]
+        for group, rate in zip(self._groups(), self._scaled, strict=True):
+            _set(group, rate)
+
+
+def _rate(group: Group) -> float:
+    rate = group["lr"]
+    if isinstance(rate, Tensor | float | int):
+        return float(rate)
+    raise ControlError(f"a learning rate of type {type(rate).__name__} cannot be scaled")
+
+
+def _set(group: Group, rate: float) -> None:
+    old = group["lr"]
+    if isinstance(old, Tensor):
+        old.fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def _apart(one: float, other: float) -> float:
+    """How far two rates are apart, by their ratio."""
+    if one <= 0 or other <= 0:
+        return 0.0 if one == other else math.inf
+    return abs(math.log(one / other))

@@ -1,0 +1,1 @@
+"""Sources of signals, one a file."""

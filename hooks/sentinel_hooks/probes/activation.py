@@ -1,0 +1,302 @@
+"""The first module whose output is not finite."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from torch.nn import Module, ModuleDict, ModuleList, Sequential
+from torch.utils.hooks import RemovableHandle
+
+from sentinel.wire import Finding, Series
+from sentinel_hooks.probes.inert import InertInCopies
+from sentinel_hooks.probes.probe import Barrier, Probe, Sample
+
+_THOROUGH = 100  # steps
+_DEPTH = 3  # how deep tensors are looked for in what a module returns
+_CONTAINERS = (ModuleList, ModuleDict, Sequential)
+
+
+class Role(Enum):
+    """What a module's output means to the search."""
+
+    OPEN = "looked at by itself"
+    BLOCK = "looked at; when it is bad, so is what is inside it"
+    INSIDE = "part of a block, looked at only when the block's output is bad"
+
+
+class KeepHook(InertInCopies):
+    """A forward hook inside a block on the CPU: all it does is keep the output for a while.
+
+    There is one on nearly every module, so it does as little as can be.
+    """
+
+    __slots__ = ("__weakref__", "name", "probe")
+
+    def __init__(self, probe: ActivationProbe, name: str) -> None:
+        self.probe = probe
+        self.name = name
+
+    def __call__(self, module: Module, args: tuple[object, ...], output: object) -> None:
+        if self.probe.watching and not torch.compiler.is_compiling():
+            self.probe.inside.append((self.name, output))
+
+
+class OutputHook(InertInCopies):
+    """A forward hook that hands one module's output to the probe."""
+
+    __slots__ = ("__weakref__", "name", "probe", "role")
+
+    def __init__(self, probe: ActivationProbe, name: str, role: Role) -> None:
+        self.probe = probe
+        self.name = name
+        self.role = role
+
+    def __call__(self, module: Module, args: tuple[object, ...], output: object) -> None:
+        # Traced by torch.compile this is nothing at all: the compiled code is as it was.
+        if self.probe.watching and not torch.compiler.is_compiling():
+            self.probe.see(self.name, self.role, output)
+
+
+class ActivationProbe(Probe):
+    """Counts the modules whose output had NaN or Inf, and names the first in call order.
+
+    Looks at what every module returns, after all hooks that others have put on it, in forward
+    passes of the root that are trained on; the passes that activation checkpointing repeats in
+    the backward are not looked at again.
+
+    What is inside a block (an element of the model's lists of modules) counts only if the
+    block's own output is bad, too, or if gradients were: a NaN or Inf that is gone at the end
+    of its block and in the backward, such as the -Inf of a mask, is nobody's trouble.
+
+    On the CPU that saves most of the work: the outputs inside a block are kept until it returns
+    and looked at only if what it returns is bad. For some steps after one whose gradients were
+    bad with no cause in sight (an Inf that a softmax swallowed) they are looked at always. A sum
+    decides, and the elements themselves when it is not finite. On a device nothing can be
+    decided while the pass runs: the largest magnitude of every output is taken and read later.
+
+    `root` is called `root_name`, every other module by its dotted name. Hooks on modules that
+    are compiled never fire; a root that is compiled later ends the watch, with that reason.
+    """
+
+    name = "non-finite activations"
+    signals = ("nonfinite_activation",)
+
+    def __init__(self, root: Module, root_name: str, device: torch.device) -> None:
+        self._root = root
+        self._root_name = root_name
+        self._on_cpu = device.type == "cpu"
+        self._absent = _why_unseen(root)
+        self._first = 0
+        self._barrier: Barrier | None = None
+        self._hooks: list[tuple[RemovableHandle, Module]] = []
+        self.watching = False
+        self._passes = 0  # forward passes of this step
+        self.inside: list[tuple[str, object]] = []  # what the present block's modules returned
+        self._bad: list[Finding] = []
+        self._hidden: list[Finding] = []  # bad inside a block that returned nothing bad
+        self._thorough = 0  # steps for which the inside of every block is looked at
+        self._later: list[tuple[Finding, Role, Tensor]] = []  # with the largest magnitude
+        self._last: weakref.ref[Tensor] | None = None
+        self._last_state = (-1, False)  # version of the last tensor looked at; was it bad
+
+    def series(self) -> Sequence[Series]:
+        return () if self._absent else (Series("nonfinite_activation"),)
+
+    def missing(self) -> Mapping[str, str]:
+        return {"nonfinite_activation": self._absent} if self._absent else {}
+
+    def start(self, first: int, barrier: Barrier) -> None:
+        self._first = first
+        self._barrier = barrier
+        roles = {} if self._absent else roles_of(self._root)
+        for name, module in self._root.named_modules():
+            if module in roles:
+                keep = self._on_cpu and roles[module] is Role.INSIDE
+                hook = KeepHook(self, name) if keep else OutputHook(self, name, roles[module])
+                self._hooks.append((module.register_forward_hook(hook), module))
+
+    def forward_began(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object], training: bool
+    ) -> None:
+        self.watching = training and not self._absent
+        if not self.watching:
+            return
+        self._passes += 1
+        self.inside = []
+        for handle, module in self._hooks:
+            hooks = module._forward_hooks
+            if next(reversed(hooks), None) != handle.id and handle.id in hooks:
+                # What others add may change the output: be the last to see it.
+                hooks[handle.id] = hooks.pop(handle.id)
+
+    def forward_ended(self, output: object) -> None:
+        if self.watching:
+            self._look(self._root_name, Role.OPEN, output)
+        self.watching, self.inside, self._last = False, [], None
+
+    def see(self, name: str, role: Role, output: object) -> None:
+        """A module returned this. Called from its hook, so it guards itself."""
+        barrier = self._barrier
+        if barrier is None:
+            return
+        began = perf_counter()
+        try:
+            self._look(name, role, output)
+        except Exception as error:  # noqa: BLE001 - a probe's fault stays with the probe
+            barrier.fault(self, error)
+        took = perf_counter() - began
+        barrier.cost.add(took)
+        if took > barrier.limit:
+            barrier.overran(self, took)
+
+    def _look(self, name: str, role: Role, output: object) -> None:
+        inside, bad = self.inside, False
+        finding = Finding("nonfinite_activation", name, self._passes - 1)
+        for tensor in _tensors(output, _DEPTH):
+            if tensor.device.type != "cpu":
+                self._later.append((finding, role, _largest(tensor)))
+            else:
+                bad = bad or self._is_bad(tensor)
+        if role is not Role.INSIDE:
+            self.inside = []
+        if bad:
+            self._bad += [*self._search(inside), finding]
+        elif self._thorough:
+            self._hidden += self._search(inside)
+
+    def _search(self, inside: list[tuple[str, object]]) -> list[Finding]:
+        """Those modules inside a block that returned something bad, in call order."""
+        return [
+            Finding("nonfinite_activation", name, self._passes - 1)
+            for name, output in inside
+            if any(
+                tensor.device.type == "cpu" and self._is_bad(tensor)
+                for tensor in _tensors(output, _DEPTH)
+            )
+        ]
+
+    def _is_bad(self, tensor: Tensor) -> bool:
+        """Whether this has a NaN or Inf; a module that passes on its child's output is free."""
+        if self._last is not None and self._last() is tensor:
+            version, bad = self._last_state
+            if version == tensor._version:
+                return bad
+        # Half precision overflows at 65,504: there the sum is taken in single precision.
+        wide = torch.float32 if tensor.dtype == torch.float16 else None
+        values = tensor.detach()
+        bad = not math.isfinite(float(values.sum(dtype=wide)))
+        bad = bad and not bool(torch.isfinite(values).all())
+        self._last, self._last_state = weakref.ref(tensor), (tensor._version, bad)
+        return bad
+
+    def read(self, sample: Sample) -> None:
+        passes, bad, hidden, later = self._passes, self._bad, self._hidden, self._later
+        self._passes, self._bad, self._hidden, self._later = 0, [], [], []
+        self.watching, self.inside, self._last = False, [], None
+        self._thorough = max(0, self._thorough - 1)
+        if not passes:  # nothing was looked at
+            if self._barrier is not None and (reason := _why_unseen(self._root)):
+                self._barrier.retire(self, reason)
+            return
+        if not later:
+            self._put(sample, bad, hidden)
+            return
+
+        def fill(magnitudes: list[float]) -> None:
+            seen, masked = _judged(later, magnitudes)
+            self._put(sample, bad + seen, hidden + masked)
+
+        sample.later(torch.stack([magnitude for _, _, magnitude in later]), fill)
+
+    def _put(self, sample: Sample, bad: list[Finding], hidden: list[Finding]) -> None:
+        """Comes after the gradients, which say whether what is hidden did harm."""
+        found = bad or (hidden if sample.bad_gradients else [])
+        sample.put(self._first, float(len(found)))
+        if found:
+            sample.find(found[0])
+        elif sample.bad_gradients:
+            self._thorough = _THOROUGH
+
+    def detach(self) -> None:
+        self.watching = False
+        for handle, _ in self._hooks:
+            handle.remove()
+        self._hooks, self.inside, self._last = [], [], None
+        self._bad, self._hidden, self._later = [], [], []
+
+
+def roles_of(root: Module) -> dict[Module, Role]:
+    """The role of every module below the root, except containers that are never called."""
+    roles: dict[Module, Role] = {}
+
+    def visit(module: Module, role: Role) -> None:
+        if module in roles:
+            return
+        if not isinstance(module, ModuleList | ModuleDict):
+            roles[module] = role
+        for child in module.children():
+            if role is not Role.OPEN:
+                visit(child, Role.INSIDE)
+            elif isinstance(child, _CONTAINERS) or not isinstance(module, _CONTAINERS):
+                visit(child, Role.OPEN)
+            else:
+                visit(child, Role.BLOCK)
+
+    visit(root, Role.OPEN)
+    del roles[root]
+    return roles
+
+
+def _why_unseen(root: Module) -> str:
+    """Why outputs of this model's modules cannot be seen, or "" if they can."""
+    if hasattr(root, "_orig_mod") or getattr(root, "_compiled_call_impl", None) is not None:
+        return "the model is compiled (torch.compile): hooks on its modules never fire"
+    return ""
+
+
+def _judged(
+    later: Sequence[tuple[Finding, Role, Tensor]], values: Sequence[float]
+) -> tuple[list[Finding], list[Finding]]:
+    """Of the outputs read from a device those that are bad, and those hidden in a good block."""
+    bad: list[Finding] = []
+    hidden: list[Finding] = []
+    inside: list[Finding] = []
+    for (finding, role, _), value in zip(later, values, strict=True):
+        found = [] if math.isfinite(value) else [finding]
+        if role is Role.INSIDE:
+            inside += found
+        elif found:
+            bad += [*inside, *found]
+            inside = []
+        else:
+            hidden += inside
+            inside = []
+    return bad, hidden
+
+
+def _largest(tensor: Tensor) -> Tensor:
+    """The largest magnitude, as a 0-d float32: NaN or Inf exactly if an element is."""
+    norm: Tensor = torch.linalg.vector_norm(tensor.detach(), math.inf, dtype=torch.float32)
+    return norm
+
+
+def _tensors(output: object, depth: int) -> Iterator[Tensor]:
+    """The floating-point tensors in what a module returned: itself, or in tuples and dicts."""
+    if isinstance(output, Tensor):
+        # Of a tensor spread over ranks only our part: the whole would take a collective.
+        to_local: Callable[[], Tensor] | None = getattr(output, "to_local", None)
+        local = output if to_local is None else to_local()
+        if local.is_floating_point() and local.numel():
+            yield local
+    elif depth and isinstance(output, tuple | list):
+        for one in output:
+            yield from _tensors(one, depth - 1)
+    elif depth and isinstance(output, Mapping):
+        for one in output.values():
+            yield from _tensors(one, depth - 1)

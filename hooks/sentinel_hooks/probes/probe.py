@@ -1,0 +1,245 @@
+"""What a probe is, and the sample that it fills at each step.
+
+An adapter tells every probe what the trainer does, as events; at the step boundary each probe is
+asked to put the step's values into a `Sample`. Events come in this order, the first five once
+for every micro-batch:
+
+    forward_began, forward_ended, loss_known, backward_began, backward_ended,
+    optimizer_began, gradients_ready, gradients_final, optimizer_ended, read, resumed
+
+(a trainer that cannot know which pass is the last tells `gradients_ready` after each of them,
+and the last one counts). A trainer that does not show all of them leaves some out, and what a
+probe cannot know then it does not put: a value nobody put is *missing*, never 0 and never the
+last one.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from sentinel.signals import CATALOG
+from sentinel.wire import Finding, Series
+from sentinel_hooks.probes.fence import Stopwatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Fill = Callable[[list[float]], None]
+
+MAX_FINDINGS = 16  # what a frame holds
+
+
+class Sample:
+    """One step's values of one rank, in the order of `Panel.series`.
+
+    On a CUDA device values can be read some time after the step only: a probe hands them over
+    with `later`, and the panel gives the sample out once they have arrived. `bad_gradients` says
+    that some gradient of the step was not finite, on this rank or another.
+    """
+
+    __slots__ = (
+        "_deferred",
+        "_defers",
+        "bad_gradients",
+        "findings",
+        "missing",
+        "step",
+        "time",
+        "values",
+    )
+
+    def __init__(self, step: int, size: int, time: float, *, defers: bool = False) -> None:
+        self._defers = defers
+        self.bad_gradients = False
+        self.step = step
+        self.time = time
+        self.values = array("d", bytes(8 * size))
+        self.missing = bytearray(b"\xff" * ((size + 7) // 8))  # bit i, least significant first
+        self.findings: list[Finding] = []
+        self._deferred: list[tuple[Tensor, Fill]] = []
+
+    def put(self, index: int, value: float) -> None:
+        """This series' value; NaN and Inf are values like others. The last call counts."""
+        self.values[index] = value
+        self.missing[index >> 3] &= ~(1 << (index & 7)) & 0xFF
+
+    def put_missing(self, index: int) -> None:
+        """Take back what was put: this series was not measured at this step."""
+        self.values[index] = 0.0
+        self.missing[index >> 3] |= 1 << (index & 7)
+
+    def is_missing(self, index: int) -> bool:
+        """Whether nothing has been put for this series."""
+        return bool(self.missing[index >> 3] & (1 << (index & 7)))
+
+    def find(self, finding: Finding) -> None:
+        """Where something non-finite was first met; what a frame cannot hold is dropped.
+
+        Findings of the forward pass come before those of the backward.
+        """
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(finding)
+            self.findings.sort(key=lambda one: CATALOG[one.signal].stage)
+
+    def later(self, tensor: Tensor, fill: Fill) -> None:
+        """Call `fill` with the elements of this 1-d float tensor once they can be read.
+
+        On the CPU that is at once. `fill` puts values and findings into this sample.
+        """
+        if self._defers:
+            self._deferred.append((tensor, fill))
+        else:
+            fill(tensor.tolist())
+
+    def take_deferred(self) -> list[tuple[Tensor, Fill]]:
+        """What was handed to `later` and waits to be read back; asked for once, by the panel."""
+        deferred, self._deferred = self._deferred, []
+        return deferred
+
+    def value_bytes(self) -> bytes:
+        """`Frame.values`: float64, little endian."""
+        if _BIG_ENDIAN:
+            swapped = array("d", self.values)
+            swapped.byteswap()
+            return swapped.tobytes()
+        return self.values.tobytes()
+
+    def missing_bytes(self) -> bytes:
+        """`Frame.missing`: the bitmap, empty when every value is there."""
+        if not self.missing:
+            return b""
+        size = len(self.values)
+        full = bytearray(self.missing)
+        if size % 8:
+            full[-1] &= (1 << (size % 8)) - 1  # bits past the last series mean nothing
+        return bytes(full) if any(full) else b""
+
+
+_BIG_ENDIAN = array("H", [1]).tobytes() != b"\x01\x00"
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What this rank holds of the gradients, reduced over ranks and not yet clipped.
+
+    `shards[i]` belongs to layer `layers[i]` (an index into the names that the gradient probe was
+    made with) and is still multiplied by `scale`: a number, or a 0-d tensor on the device.
+    """
+
+    shards: Sequence[Tensor]
+    layers: Sequence[int]
+    scale: float | Tensor = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an optimizer step ended.
+
+    `skipped`: the optimizer left the weights alone and said so to nobody. `overflow`: an fp16
+    loss scaler did, and scales down. None: this trainer does not tell.
+    `grad_norm` is the trainer's own global norm before clipping, unscaled, if it has one: -1 and
+    infinity are what DeepSpeed says for any norm that is not finite.
+    """
+
+    step: int
+    skipped: bool | None = None
+    overflow: bool | None = None
+    grad_norm: float | Tensor | None = None
+
+
+class Barrier(Protocol):
+    """Where a probe whose own hooks run in the trainer's stack takes its faults and its time."""
+
+    @property
+    def cost(self) -> Stopwatch:
+        """Counts the seconds spent in our code."""
+        ...
+
+    @property
+    def limit(self) -> float:
+        """Seconds that one call may take."""
+        ...
+
+    def fault(self, probe: Probe, error: Exception) -> None:
+        """The probe raised: it is switched off."""
+        ...
+
+    def overran(self, probe: Probe, seconds: float) -> None:
+        """The probe took too long in one call: it is switched off."""
+        ...
+
+    def retire(self, probe: Probe, reason: str) -> None:
+        """The probe cannot measure any more, through no fault of its own: it is switched off."""
+        ...
+
+
+class Probe:
+    """Reads one kind of quantity. Everything here runs in the trainer's call stack.
+
+    A probe adds no collective, waits for no device, and may raise: the panel then switches it
+    off, and its signals are missing from there on.
+    """
+
+    name: str = "probe"  # for the log
+    signals: tuple[str, ...] = ()  # of the catalog: all it answers for, measured here or not
+
+    def series(self) -> Sequence[Series]:
+        """What it measures here, fixed for its life; `start` gives each its index."""
+        return ()
+
+    def missing(self) -> Mapping[str, str]:
+        """Signals that it would measure elsewhere: name -> why it cannot here."""
+        return {}
+
+    def start(self, first: int, barrier: Barrier) -> None:
+        """Begin to measure. Its series have the indices `first`, `first + 1`, ... in samples."""
+
+    def forward_began(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object], training: bool
+    ) -> None:
+        """The root module is called; `training`: in training mode and with gradients."""
+
+    def forward_ended(self, output: object) -> None:
+        """The root module returned this, in a forward pass that is trained on."""
+
+    def loss_known(self, loss: Tensor, averaged: bool) -> None:
+        """The trainer was handed this loss of a micro-batch, before any scaling.
+
+        `averaged`: the caller has divided it by the number of micro-batches already.
+        """
+
+    def backward_began(self) -> None:
+        """A backward pass begins."""
+
+    def backward_ended(self) -> None:
+        """A backward pass is over."""
+
+    def gradients_ready(self, gradients: Gradients) -> None:
+        """All gradients of the step are there; clipping and the optimizer step come next."""
+
+    def gradients_final(self, gradients: Gradients) -> None:
+        """What the optimizer is about to apply, after whatever the loop did to the gradients.
+
+        Told only by trainers in which that may differ from what `gradients_ready` showed.
+        """
+
+    def optimizer_began(self) -> None:
+        """The trainer was asked for a step; at the end of accumulation it will take one."""
+
+    def optimizer_ended(self, outcome: Outcome) -> None:
+        """The optimizer step is over; the boundary follows."""
+
+    def interlude(self, seconds: float) -> None:
+        """The trainer did something else between two steps for so long, such as a checkpoint."""
+
+    def resumed(self) -> None:
+        """The boundary is over, with whatever was waited for there: the next step begins."""
+
+    def read(self, sample: Sample) -> None:
+        """Put the values of the step that has just ended, and begin anew."""
+
+    def detach(self) -> None:
+        """Stop measuring and leave no trace. May be called more than once."""

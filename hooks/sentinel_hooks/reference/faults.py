@@ -1,0 +1,176 @@
+"""Faults on purpose: what breaks real runs, at a chosen place and time.
+
+`parse` reads one from the command line; `arm` builds it into a trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:  # importing DeepSpeed takes seconds, which a slip in an option need not cost
+    from sentinel_hooks.reference.trainer import Trainer
+
+SYNTAX = """\
+  nan:module=NAME,step=N[,rank=R][,batches=N|forever]  NaN in the output of a module
+  lr-jump:step=N,factor=X                              learning rate times X from step N on
+  kill-rank:rank=R,step=N                              SIGKILL before step N"""
+
+
+class FaultError(ValueError):
+    """A fault that cannot be understood, or that does not fit the model or the run."""
+
+
+class Fault(Protocol):
+    """Something that goes wrong. Steps, like batches, count from 1; ranks from 0."""
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        """Raise FaultError unless it can happen to this model on this many ranks."""
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        """Make it happen to `trainer`, whose rank this process is."""
+
+
+@dataclass(frozen=True)
+class Nan:
+    """One NaN in the output of `module` on `rank`, in all micro-batches of `batches` batches.
+
+    As a bad shard would, it sits in the data: it begins with the batch that step `step` reads when
+    none was skipped, it is met again after a rollback, and skipping batches gets past it.
+    """
+
+    module: str
+    step: int
+    rank: int = 0
+    batches: float = 1  # infinity: for ever
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, step=self.step, batches=self.batches)
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        _check_rank(self.rank, world_size)
+        names = [name for name, _ in model.named_modules() if name]
+        # Containers such as `layers` are never called, so that a hook on them would never fire.
+        callable_names = [n for n in names if not isinstance(model.get_submodule(n), nn.ModuleList)]
+        if self.module not in callable_names:
+            close = get_close_matches(self.module, callable_names, n=4, cutoff=0.4)
+            hint = f"; close: {', '.join(close)}" if close else ""
+            raise FaultError(f"the model has no module {self.module!r} that can be called{hint}")
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        def poison(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            if not self.step <= trainer.batch < self.step + self.batches:
+                return output
+            output = output.clone()
+            output.view(-1)[0] = float("nan")
+            return output
+
+        if rank == self.rank:
+            trainer.engine.module.get_submodule(self.module).register_forward_hook(poison)
+
+
+@dataclass(frozen=True)
+class LrJump:
+    """The learning rate is multiplied by `factor` from step `step` on: a slip in a schedule."""
+
+    step: int
+    factor: float
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, step=self.step)
+        if not 0 < self.factor < float("inf"):
+            raise FaultError(f"factor must be a positive number, got {self.factor}")
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        """It can happen everywhere."""
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        def jump() -> None:
+            if trainer.engine.global_steps + 1 == self.step:
+                trainer.scale_lr(self.factor)
+                trainer.before_step.remove(jump)  # a rollback does not make the same slip again
+
+        trainer.before_step.append(jump)
+
+
+@dataclass(frozen=True)
+class KillRank:
+    """Process `rank` is killed before step `step`, as by the kernel when memory is out."""
+
+    rank: int
+    step: int
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, step=self.step)
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        _check_rank(self.rank, world_size)
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        def die() -> None:
+            if rank == self.rank and trainer.engine.global_steps + 1 == self.step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        trainer.before_step.append(die)
+
+
+KINDS: Mapping[str, Callable[..., Fault]] = {"nan": Nan, "lr-jump": LrJump, "kill-rank": KillRank}
+
+_READ: Mapping[str, Callable[[str], str | float]] = {
+    "module": str,
+    "rank": int,
+    "step": int,
+    "batches": lambda text: float("inf") if text == "forever" else int(text),
+    "factor": float,
+}
+
+
+def parse(text: str) -> Fault:
+    """Read `kind:key=value,key=value`; raises FaultError that shows what is right."""
+    try:
+        return _parse(text)
+    except FaultError as error:
+        raise FaultError(f"{text!r}: {error}; right are\n{SYNTAX}") from None
+
+
+def _parse(text: str) -> Fault:
+    kind, _, rest = text.partition(":")
+    if kind not in KINDS:
+        raise FaultError(f"there is no fault {kind!r}")
+    values: dict[str, str | float] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        if key not in _keys(kind):
+            raise FaultError(f"{kind} has no {key!r}")
+        if key in values:
+            raise FaultError(f"{key} is given twice")
+        try:
+            values[key] = _READ[key](value)
+        except ValueError:
+            raise FaultError(f"{value!r} is no {key}") from None
+    missing = [key for key in _keys(kind, needed=True) if key not in values]
+    if missing:
+        raise FaultError(f"{kind} needs {' and '.join(missing)}")
+    return KINDS[kind](**values)
+
+
+def _keys(kind: str, *, needed: bool = False) -> list[str]:
+    described = fields(KINDS[kind])  # type: ignore[arg-type]
+    return [key.name for key in described if key.default is MISSING or not needed]
+
+
+def _check_at_least(least: int, **values: float) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise FaultError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise FaultError(f"there is no rank {rank} among {world_size}, counted from 0")

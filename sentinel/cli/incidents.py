@@ -1,0 +1,59 @@
+"""`sentinel incidents`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from sentinel.cli import record
+from sentinel.cli.options import json_option, run_argument, state_option
+
+if TYPE_CHECKING:
+    from sentinel.store.shapes import CauseJSON, IncidentJSON
+
+
+@click.command("incidents")
+@run_argument
+@state_option
+@json_option
+def command(run: str | None, state: Path, as_json: bool) -> None:
+    """Show what went wrong: in all runs, or in RUN. Works without a daemon too."""
+    found = record.incidents(state, run)
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+    elif not found:
+        click.echo("no incident")
+    for incident in [] if as_json else found:
+        _show(incident)
+
+
+def _show(incident: IncidentJSON) -> None:
+    click.echo(
+        f"{incident['run']}: {incident['severity']}, {incident['state']}, since step "
+        f"{incident['opened_step']} ({incident['id']})"
+    )
+    click.echo(f"  cause: {describe(incident['cause'])}")
+    for alert in incident["alerts"]:
+        click.echo(
+            f"  {alert['state']:<8} {alert['severity']:<8} step {alert['step']:<6} "
+            f"{alert['rule']}: {alert['summary']}"
+        )
+    for action in incident["actions"]:
+        click.echo(
+            f"  {action['action']} {action['state']} at step {action['step']} by {action['by']}, "
+            f"{action['at']}"
+        )
+
+
+def describe(cause: CauseJSON) -> str:
+    """Where it came from, in one line."""
+    where = []
+    if cause["module"] is not None:
+        where.append(f"in {cause['module']}")
+    if cause["rank"] is not None:
+        host = ", ".join(part for part in (cause["host"], cause["device"]) if part)
+        where.append(f"on rank {cause['rank']}" + (f" ({host})" if host else ""))
+    return " ".join([f"{cause['rule']}: {cause['signal']}", *where, f"at step {cause['step']}"])

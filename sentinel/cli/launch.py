@@ -1,0 +1,121 @@
+"""Run a command under a daemon in this process.
+
+The command keeps the terminal as it is, and goes on unharmed if this process is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentinel.daemon.service import Service, own_address
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command, and the name of the run that it starts."""
+
+    command: tuple[str, ...]
+    run: str
+
+    def text(self) -> str:
+        """As a person would type it."""
+        return shlex.join(self.command)
+
+
+def default_name(command: Sequence[str]) -> str:
+    """A name for the run of this command: its script or module, and the time."""
+    words = [Path(word).name for word in command]
+    scripts = [word.removesuffix(".py") for word in words if word.endswith(".py")]
+    modules = [command[at + 1] for at, word in enumerate(command[:-1]) if word == "-m"]
+    name = (scripts or modules or words)[0]
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+    return f"{kept[:100].strip('-') or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def find(command: Sequence[str]) -> tuple[str | None, str]:
+    """The program of a command, and the PATH for it.
+
+    What lies beside this Python is found too, so that `torchrun` is there when a virtual
+    environment is used without having been activated.
+    """
+    path = os.environ.get("PATH", os.defpath)
+    if found := shutil.which(command[0], path=path):
+        return found, path
+    beside = f"{path}{os.pathsep}{Path(sys.executable).parent}"
+    return shutil.which(command[0], path=beside), beside
+
+
+async def supervise(service: Service, launch: Launch, **environment: str) -> int:
+    """Run the command to its end; returns its exit status, 128 + the signal that killed it.
+
+    Raises `FileNotFoundError` or `PermissionError` when it cannot be started.
+    """
+    program, path = find(launch.command)
+    if program is None:
+        raise _not_started(launch.command[0])
+    state_dir = service.store.state_dir
+    ours = {
+        "PATH": path,
+        "SENTINEL_DAEMON": str(own_address(state_dir)),
+        "SENTINEL_RUN": launch.run,
+        "SENTINEL_STATE": str(state_dir),
+    }
+    service.launched(launch.run, launch.text())
+    children: list[asyncio.subprocess.Process] = []
+    with _signals_for(children):  # before there is a child, which may be told to end at once
+        child = await asyncio.create_subprocess_exec(
+            program, *launch.command[1:], env={**os.environ, **ours, **environment}
+        )
+        children.append(child)
+        try:
+            status = await child.wait()
+        except asyncio.CancelledError:
+            if child.returncode is None:
+                child.terminate()
+            await child.wait()
+            raise
+    service.launcher_ended(well=status == 0)
+    await service.settled()
+    return status if status >= 0 else 128 - status
+
+
+def _not_started(program: str) -> OSError:
+    if os.sep in program and os.path.exists(program):
+        return PermissionError(errno.EACCES, "cannot be executed", program)
+    return FileNotFoundError(errno.ENOENT, "command not found", program)
+
+
+@contextmanager
+def _signals_for(children: Sequence[asyncio.subprocess.Process]) -> Iterator[None]:
+    """Pass on what asks this process to end; leave Ctrl-C to the terminal, which tells both."""
+    loop = asyncio.get_running_loop()
+
+    def forward(number: int) -> None:
+        for child in children:
+            if child.returncode is None:
+                child.send_signal(number)
+
+    handled = [n for n in _FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
+    for number in handled:
+        loop.add_signal_handler(number, forward, number)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    try:
+        yield
+    finally:
+        for number in (*handled, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,97 @@
+"""What is known of runs: from their daemon, or from the state directory when it is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sentinel import clock
+from sentinel.cli.client import BecameJSON, Client
+from sentinel.errors import ControlError, NoDaemonError, SentinelError
+from sentinel.signals import did_you_mean
+
+if TYPE_CHECKING:
+    from sentinel.store.shapes import IncidentJSON, StatusJSON
+    from sentinel.store.store import Store
+
+OVER = ("lost", "finished")
+
+
+def status(state_dir: Path, run: str | None) -> list[StatusJSON]:
+    """All runs, or one. Without a daemon, what had not ended counts as lost: nobody sees it.
+
+    Raises `SentinelError` when there is no such run, or nothing to read.
+    """
+    try:
+        return Client(state_dir).status(run)
+    except NoDaemonError as absence:
+        store = _open(state_dir, absence)
+    try:
+        entries = store.status(clock.steady())
+    finally:
+        store.close()
+    _check(run, [entry["run"] for entry in entries])
+    for entry in entries:
+        if entry["state"] not in OVER:
+            entry["state"] = "lost"
+    return [entry for entry in entries if run in (None, entry["run"])]
+
+
+def incidents(state_dir: Path, run: str | None) -> list[IncidentJSON]:
+    """All incidents, or those of one run. Raises as `status`."""
+    try:
+        return Client(state_dir).incidents(run)
+    except NoDaemonError as absence:
+        store = _open(state_dir, absence)
+    try:
+        _check(run, [row.name for row in store.runs()])
+        return store.incidents(run)
+    finally:
+        store.close()
+
+
+def became(state_dir: Path, action_id: int) -> BecameJSON:
+    """What became of an order, read from the directory. Raises `SentinelError`."""
+    from sentinel.store.store import Store
+
+    store = Store.open(state_dir, readonly=True)
+    try:
+        for row in store.actions():
+            if row.id == action_id:
+                return BecameJSON(
+                    id=row.id,
+                    run=row.run,
+                    action=row.action,
+                    state=row.state,
+                    step=row.step,
+                    by=row.by,
+                    detail=row.detail,
+                )
+    finally:
+        store.close()
+    raise SentinelError(f"there is no action {action_id} in {state_dir}")
+
+
+def the_run(client: Client, run: str | None) -> str:
+    """The run that is meant: the named one, or the only one that goes on."""
+    if run is not None:
+        return run
+    names = [entry["run"] for entry in client.status() if entry["state"] not in OVER]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise ControlError(f"no run goes on in {client.state_dir}")
+    raise ControlError(f"{len(names)} runs go on, name one of them: {', '.join(names)}")
+
+
+def _open(state_dir: Path, absence: NoDaemonError) -> Store:
+    if not state_dir.is_dir():
+        raise absence
+    from sentinel.store.store import Store
+
+    return Store.open(state_dir, readonly=True)
+
+
+def _check(run: str | None, names: list[str]) -> None:
+    if run is not None and run not in names:
+        raise SentinelError(f"there is no run {run!r}{did_you_mean(run, names)}")

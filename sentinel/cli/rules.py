@@ -1,0 +1,29 @@
+"""`sentinel rules`."""
+
+from __future__ import annotations
+
+import click
+
+from sentinel.engine import rulefile
+from sentinel.errors import RuleError
+
+
+@click.group("rules")
+def command() -> None:
+    """Check rule files."""
+
+
+@command.command("check")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+def check(files: tuple[str, ...]) -> int:
+    """Check rule files, or shipped packs by their names; says what is wrong in which line."""
+    wrong = 0
+    for name in files:
+        try:
+            rules = rulefile.load(rulefile.resolve_pack(name))
+        except RuleError as error:
+            wrong += 1
+            click.echo(f"sentinel: {error}", err=True)
+        else:
+            click.echo(f"{name}: {len(rules)} rules, all right")
+    return 1 if wrong else 0

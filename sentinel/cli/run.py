@@ -1,0 +1,81 @@
+"""`sentinel run`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sentinel.cli.options import daemon_options, state_option
+from sentinel.cli.setup import http_option, parse_http_option, settings
+
+if TYPE_CHECKING:
+    from sentinel.cli.launch import Launch
+    from sentinel.cli.terminal import Terminal
+    from sentinel.daemon.service import Settings
+    from sentinel.daemon.web import HttpAddress
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True})
+@state_option
+@daemon_options
+@click.option("--name", metavar="RUN", help="What to call the run [default: script and time].")
+@http_option(default="off")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+def command(
+    state: Path,
+    rules: str,
+    observe: bool,
+    slack_channel: str | None,
+    name: str | None,
+    http: str,
+    command: tuple[str, ...],
+) -> int:
+    """Run a training command under a daemon of its own, and end as it ends.
+
+    The script calls sentinel.attach(...); the daemon ends with the command. If this process is
+    killed, the command goes on.
+    """
+    from sentinel.cli.launch import Launch, default_name
+    from sentinel.cli.terminal import Terminal
+    from sentinel.daemon.lifecycle import raise_file_limit, run_loop
+
+    logging.basicConfig(level=logging.WARNING, format="sentinel: %(message)s")
+    run = name if name is not None else default_name(command)
+    if not run.strip() or len(run) > 200 or not run.isprintable() or "/" in run:
+        raise click.BadParameter(f"{run!r}: up to 200 characters without '/'", param_hint="--name")
+    chosen = settings(state, rules, observe=observe, slack_channel=slack_channel)
+    raise_file_limit()
+    terminal = Terminal()
+    return run_loop(_run(Launch(command, run), chosen, parse_http_option(http), terminal))
+
+
+async def _run(
+    launch: Launch, chosen: Settings, http: HttpAddress | None, terminal: Terminal
+) -> int:
+    from sentinel import clock
+    from sentinel.cli.launch import NOT_EXECUTABLE, NOT_FOUND, supervise
+    from sentinel.cli.narrator import Narrator
+    from sentinel.daemon.serving import serving
+
+    begun = clock.steady()
+    async with serving(chosen, http) as service:
+        narrator = Narrator(service, terminal)
+        service.listeners.append(narrator.hear)
+        progress = asyncio.create_task(narrator.progress())
+        try:
+            terminal.line(f"run {launch.run}, state in {service.store.state_dir}")
+            status = await supervise(service, launch)
+        except FileNotFoundError:
+            terminal.line(f"{launch.command[0]}: command not found")
+            return NOT_FOUND
+        except PermissionError as error:
+            terminal.line(f"{launch.command[0]}: {error.strerror or error}")
+            return NOT_EXECUTABLE
+        finally:
+            progress.cancel()
+        narrator.summary(begun)
+        return status

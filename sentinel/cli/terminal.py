@@ -1,0 +1,58 @@
+"""Lines for a person who looks on; nothing that goes wrong in writing them goes any further."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TextIO
+
+import click
+
+Style = dict[str, str | bool]
+
+PLAIN: Style = {}
+FAINT: Style = {"dim": True}
+GOOD: Style = {"fg": "green", "bold": True}
+WARNING: Style = {"fg": "yellow", "bold": True}
+BAD: Style = {"fg": "red", "bold": True}
+HEADING: Style = {"bold": True}
+OF_SEVERITY: dict[str, Style] = {"info": PLAIN, "warning": WARNING, "critical": BAD}
+
+
+class Terminal:
+    """Where lines go, each with a prefix; colors only where a person reads them."""
+
+    def __init__(self, stream: TextIO | None = None, prefix: str = "sentinel: ") -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._prefix = prefix
+        with contextlib.suppress(OSError, ValueError):
+            self._colored = self._stream.isatty()
+
+    def line(self, text: str, style: Style = PLAIN) -> None:
+        """One line."""
+        self._write(self._prefix + self._styled(text, style))
+
+    def heading(self, text: str) -> None:
+        """A line that opens a part."""
+        self._write("\n" + self._styled(f"== {text} ".ljust(79, "="), HEADING))
+
+    def block(self, text: str) -> None:
+        """Several lines as they are, set apart."""
+        for line in text.splitlines():
+            self._write(f"    | {line}")
+
+    def _styled(self, text: str, style: Style) -> str:
+        if not (self._colored and style):
+            return text
+        color = style.get("fg")
+        return click.style(
+            text,
+            fg=color if isinstance(color, str) else None,
+            bold=bool(style.get("bold")),
+            dim=bool(style.get("dim")),
+        )
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads: the run matters more
+            self._stream.write(text + "\n")
+            self._stream.flush()

@@ -1,0 +1,1 @@
+"""The daemon: sockets, HTTP and wiring around the engine."""

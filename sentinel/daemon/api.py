@@ -1,0 +1,239 @@
+"""HTTP: the JSON interface of the command line on a unix socket, metrics also on loopback.
+
+What changes anything is served on `api.sock` only, which the kernel opens to this user and root
+alone. Over TCP there is nothing but `/metrics` and `/healthz`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import pwd
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from sentinel import __version__, clock, wire
+from sentinel.daemon.metrics import CONTENT_TYPE, exposition
+from sentinel.daemon.orders import ActionName, Request
+from sentinel.daemon.run import Run
+from sentinel.daemon.service import Service
+from sentinel.daemon.session import is_welcome, peer_of
+from sentinel.daemon.view import status_of
+from sentinel.errors import ControlError, SentinelError, StateError
+from sentinel.signals import did_you_mean
+from sentinel.store.shapes import StatusJSON
+
+MAX_BODY = 64 * 1024  # bytes
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PauseBody(Struct, forbid_unknown_fields=True):
+    """What may be said with a pause or a stop. `by` counts only where the kernel names nobody."""
+
+    by: Annotated[str, Meta(max_length=100)] = ""
+
+
+class ResumeBody(PauseBody, forbid_unknown_fields=True):
+    """What may be said with a resume; see `wire.Remedies`."""
+
+    lr_scale: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    skip_batches: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    force: bool = False
+
+
+Body = TypeVar("Body", bound=PauseBody)
+
+
+class NotFoundError(SentinelError):
+    """There is no run or action by that name."""
+
+
+def application(service: Service) -> web.Application:
+    """Everything, for `api.sock`."""
+    api = Api(service)
+    app = web.Application(middlewares=[_as_json, _only_this_user], client_max_size=MAX_BODY)
+    app.add_routes(
+        [
+            web.get("/api/status", api.status),
+            web.get("/api/incidents", api.incidents),
+            web.get("/api/actions/{id}", api.action),
+            web.post("/api/runs/{run}/{action}", api.order),
+            *_readable(service),
+        ]
+    )
+    return app
+
+
+def public_application(service: Service) -> web.Application:
+    """What anybody on this machine may read, over TCP."""
+    app = web.Application(middlewares=[_as_json, _only_local_names], client_max_size=MAX_BODY)
+    app.add_routes(_readable(service))
+    return app
+
+
+def _readable(service: Service) -> list[web.RouteDef]:
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=exposition(service), headers={"Content-Type": CONTENT_TYPE})
+
+    async def healthz(_: web.Request) -> web.Response:
+        return _json({"status": "ok", "pid": os.getpid(), "version": __version__})
+
+    return [web.get("/metrics", metrics), web.get("/healthz", healthz)]
+
+
+class Api:
+    """The handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def status(self, request: web.Request) -> web.Response:
+        """All runs that are known, or one."""
+        wanted, now = request.query.get("run"), clock.steady()
+        stored = await self._service.ledger.call(lambda: self._service.store.status(now, wanted))
+        living = self._service.runs
+        shown: dict[str, StatusJSON] = {entry["run"]: entry for entry in stored}
+        for name, run in living.items():
+            if wanted in (None, name):
+                shown[name] = status_of(run, now)
+        if wanted is not None and not shown:
+            raise await self._no_such(wanted)
+        return _json([*shown.values()])
+
+    async def incidents(self, request: web.Request) -> web.Response:
+        """All incidents, or those of one run."""
+        wanted = request.query.get("run")
+        if wanted is not None and wanted not in await self._names():
+            raise await self._no_such(wanted)
+        return _json(await self._service.ledger.call(lambda: self._service.store.incidents(wanted)))
+
+    async def action(self, request: web.Request) -> web.Response:
+        """What became of one action."""
+        wanted = request.match_info["id"]
+        rows = await self._service.ledger.call(self._service.store.actions)
+        for row in rows:
+            if str(row.id) == wanted:
+                return _json(
+                    {
+                        "id": row.id,
+                        "run": row.run,
+                        "action": row.action,
+                        "state": row.state,
+                        "step": row.step,
+                        "by": row.by,
+                        "detail": row.detail,
+                    }
+                )
+        raise NotFoundError(f"there is no action {wanted}")
+
+    async def order(self, request: web.Request) -> web.Response:
+        """Pause, resume or stop a run: `{"id": ..., "action": ..., "run": ...}`."""
+        run_name, action = request.match_info["run"], request.match_info["action"]
+        if action == "resume":
+            resume = await _body(request, ResumeBody)
+            remedies = wire.Remedies(resume.lr_scale, resume.skip_batches)
+            asked = Request("resume", _who(request, resume), remedies, resume.force)
+        elif action == "pause" or action == "stop":
+            named: ActionName = "pause" if action == "pause" else "stop"
+            asked = Request(named, _who(request, await _body(request, PauseBody)))
+        else:
+            raise NotFoundError(f"there is no action {action!r}: expected pause, resume or stop")
+        run = self._service.runs.get(run_name)
+        if run is None or not run.active:
+            raise await self._gone(run_name, run, asked)
+        action_id = await run.orders.ask(asked, run.incident)
+        return _json({"id": action_id, "action": action, "run": run_name})
+
+    async def _gone(self, name: str, run: Run | None, asked: Request) -> SentinelError:
+        """Why a run that is not there takes no order; on record if there ever was one."""
+        if name not in await self._names():
+            return await self._no_such(name)
+        state = run.state if run else "lost"
+        why = f"run {name} is {state}: it cannot take orders any more"
+        await self._service.ledger.refused(name, asked.action, asked.by, why)
+        return ControlError(why)
+
+    async def _names(self) -> list[str]:
+        rows = await self._service.ledger.call(self._service.store.runs)
+        return [*dict.fromkeys([*(row.name for row in rows), *self._service.runs])]
+
+    async def _no_such(self, name: str) -> NotFoundError:
+        names = await self._names()
+        return NotFoundError(f"there is no run {name!r}{did_you_mean(name, names)}")
+
+
+async def _body(request: web.Request, kind: type[Body]) -> Body:
+    data = await request.read()
+    return msgspec.json.decode(data or b"{}", type=kind)
+
+
+def _who(request: web.Request, body: PauseBody) -> str:
+    assert request.transport is not None
+    try:
+        _, uid = peer_of(request.transport)
+    except (OSError, AttributeError):
+        return f"user {body.by or 'unknown'}"
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json"
+    )
+
+
+@web.middleware
+async def _as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors as `{"error": ...}` with a status that fits."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _json({"error": error.reason}, error.status)
+    except NotFoundError as error:
+        return _json({"error": str(error)}, 404)
+    except ControlError as error:
+        return _json({"error": str(error)}, 409)
+    except msgspec.MsgspecError as error:
+        return _json({"error": f"malformed request: {error}"}, 400)
+    except StateError as error:
+        return _json({"error": f"{error}; nothing was done"}, 503)
+
+
+@web.middleware
+async def _only_this_user(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.transport is None or not is_welcome(peer_of(request.transport)[1]):
+        raise web.HTTPForbidden(reason="another user's daemon")
+    return await handler(request)
+
+
+@web.middleware
+async def _only_local_names(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a web page could send through a name that it has bound to this machine."""
+    if not is_local(host_of(request.headers.get("Host", ""))):
+        raise web.HTTPForbidden(reason="reached by a name that is not this machine's")
+    return await handler(request)
+
+
+def host_of(header: str) -> str:
+    """The host in a `Host` header, without its port."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.rpartition(":")[0] if ":" in header else header
+
+
+def is_local(host: str) -> bool:
+    """Whether this name or address always means this machine."""
+    if host.lower() in ("localhost", "localhost."):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,89 @@
+"""What an earlier daemon left behind: runs that were going on, and their open incidents.
+
+A rank that comes back with the host and process that are on record belongs to the same job: its
+run goes on, with its incident and orders. Other ranks under that name are a new job.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+from sentinel import wire
+from sentinel.daemon.ledger import Ledger
+from sentinel.daemon.run import Run
+from sentinel.engine.transition import AlertChanged, IncidentChanged, Transition
+from sentinel.store.shapes import OpenIncident, RankRow, RunRow
+from sentinel.store.store import Store
+
+log = logging.getLogger("sentinel.daemon")
+
+GRACE = 60.0  # s after the start within which ranks are to come back
+
+
+class Leftovers:
+    """Runs on record that had not ended when this daemon started."""
+
+    def __init__(self, store: Store, now: float) -> None:
+        """Raises `StateError`."""
+        self._store = store
+        self._until = now + GRACE
+        self._expected = {row.name: row for row in store.runs() if row.ended is None}
+
+    def hand_over(self, run: Run, hello: wire.Hello, ledger: Ledger, now: float) -> None:
+        """Give a run that begins now in this daemon what belongs to it. Raises `StateError`."""
+        self._expected.pop(run.name, None)
+        row = next((row for row in self._store.runs() if row.name == run.name), None)
+        incident = self._store.open_incident(run.name)
+        if (
+            row is not None
+            and row.state != "finished"
+            and any(_is_same(rank, hello) for rank in self._store.ranks(run.name))
+        ):
+            log.info("run %s goes on under this daemon", run.name)
+            run.adopt(incident, row.hold, row.started, now)
+            run.command = run.command or row.command
+        elif incident is not None:
+            ledger.commit(closing(incident, now), lambda _: None)
+
+    def given_up(self, now: float) -> list[tuple[RunRow, list[RankRow]]]:
+        """The rows of runs whose ranks have not come back in time: they are lost.
+
+        The same again until `settled` says that they are on record. Raises `StateError`.
+        """
+        if now < self._until or not self._expected:
+            return []
+        lost = partial(replace, state="lost", ended=now)
+        return [(lost(row), self._store.ranks(row.name)) for row in self._expected.values()]
+
+    def settled(self, names: Iterable[str]) -> None:
+        """What became of these runs is on record."""
+        for name in names:
+            self._expected.pop(name, None)
+
+
+def closing(incident: OpenIncident, now: float) -> list[Transition]:
+    """What resolves an incident of a job that is gone, now that another has its name."""
+    alerts: list[Transition] = [
+        replace(alert, state="resolved", at=now)
+        for alert in incident.alerts
+        if isinstance(alert, AlertChanged)
+    ]
+    return [
+        *alerts,
+        IncidentChanged(
+            incident.run,
+            incident.id,
+            "resolved",
+            incident.severity,
+            incident.opened_step,
+            incident.cause,
+            now,
+        ),
+    ]
+
+
+def _is_same(rank: RankRow, hello: wire.Hello) -> bool:
+    return (rank.rank, rank.host, rank.pid) == (hello.rank, hello.host, hello.pid)

@@ -1,0 +1,190 @@
+"""`/metrics`: what Prometheus may know. Aggregates only, never one series per rank and signal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from statistics import median
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from sentinel import __version__, clock
+from sentinel.daemon.run import Run
+from sentinel.daemon.service import Service
+from sentinel.store.shapes import RunState
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # process_start_time_seconds says it
+
+
+def exposition(service: Service) -> bytes:
+    """All metrics in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(service))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
+
+
+class _Collector(Collector):
+    """Reads the daemon as it is at the moment of the scrape."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector`."""
+        runs = [*self._service.runs.values()]
+        yield from _of_training(runs)
+        yield from _of_judgment(runs)
+        yield from self._of_daemon()
+
+    def _of_daemon(self) -> Iterator[Metric]:
+        service, counts = self._service, self._service.counts
+        now = clock.steady()
+        yield _counter("sentinel_daemon_frames", "Frames taken from ranks.", counts.frames)
+        errors = CounterMetricFamily(
+            "sentinel_daemon_rule_errors",
+            "Errors of rules, which are off from then on.",
+            labels=["run", "rule"],
+        )
+        for run in service.runs.values():
+            for rule, number in run.engine.rule_errors.items():
+                errors.add_metric([run.name, rule], number)
+        yield errors
+        rejected = CounterMetricFamily(
+            "sentinel_daemon_messages_rejected",
+            "Messages and connections of ranks that were not taken, by reason.",
+            labels=["reason"],
+        )
+        for reason, number in sorted(_rejections(service).items()):
+            rejected.add_metric([reason], number)
+        yield rejected
+        yield _gauge(
+            "sentinel_daemon_connections", "Connections of ranks that are open.", counts.connections
+        )
+        pending, oldest = service.store.outbox.waiting()
+        yield _gauge(
+            "sentinel_daemon_outbox_pending", "Messages to people that are not sent yet.", pending
+        )
+        yield _gauge(
+            "sentinel_daemon_outbox_age_seconds",
+            "Age of the oldest of them, or 0.",
+            0.0 if oldest is None else max(0.0, now - oldest),
+        )
+        if counts.last_frame is not None:
+            age = max(0.0, now - counts.last_frame)
+            yield _gauge(
+                "sentinel_daemon_last_frame_age_seconds", "Since the newest frame came.", age
+            )
+        yield _counter(
+            "sentinel_daemon_recording_dropped",
+            "Messages missing from the recording since the disk did not take them.",
+            service.recording.dropped,
+        )
+        yield _counter(
+            "sentinel_daemon_record_failures",
+            "Changes that could not be put on the record when they happened.",
+            counts.unrecorded,
+        )
+        yield _counter(
+            "sentinel_daemon_faults", "Errors inside the daemon that were caught.", counts.faults
+        )
+        yield from counts.judge.collect()
+        yield from counts.order.collect()
+        build = GaugeMetricFamily(
+            "sentinel_build_info", "1, labeled with the version.", labels=["version"]
+        )
+        build.add_metric([__version__], 1)
+        yield build
+
+
+def _of_training(runs: list[Run]) -> Iterator[Metric]:
+    step = _family("sentinel_run_step", "Last optimizer step that was judged.")
+    state = _family("sentinel_run_state", "1 for the state that the run is in.", "state")
+    ranks = _family("sentinel_ranks", "Ranks by how they are.", "state")
+    signal = _family(
+        "sentinel_signal", "A signal at the last judged step, over all ranks.", "signal"
+    )
+    largest = _family("sentinel_layer_grad_norm_max", "Largest gradient norm of any layer.")
+    middle = _family("sentinel_layer_grad_norm_median", "Median gradient norm over the layers.")
+    hold = _family("sentinel_hold", "1 while the run is held.")
+    skipped = CounterMetricFamily(
+        "sentinel_steps_skipped", "Steps that the optimizer skipped.", labels=["run"]
+    )
+    for run in runs:
+        step.add_metric([run.name], run.engine.step)
+        for name in get_args(RunState):
+            state.add_metric([run.name, name], float(run.state == name))
+        for name, number in _ranks(run).items():
+            ranks.add_metric([run.name, name], number)
+        norms = []
+        for series, value in [*run.engine.latest.items()]:
+            if not series.label:
+                signal.add_metric([run.name, series.signal], value)
+            elif series.signal == "layer_grad_norm":
+                norms.append(value)
+        if norms:
+            # A NaN would make both depend on the order of the layers.
+            finite = [norm for norm in norms if norm == norm]
+            bad = len(finite) < len(norms)
+            largest.add_metric([run.name], float("nan") if bad else max(finite))
+            middle.add_metric([run.name], float("nan") if bad else median(finite))
+        hold.add_metric([run.name], float(run.state in ("held", "resuming")))
+        skipped.add_metric([run.name], run.skipped)
+    yield from (step, state, ranks, signal, largest, middle, hold, skipped)
+
+
+def _of_judgment(runs: list[Run]) -> Iterator[Metric]:
+    firing = GaugeMetricFamily(
+        "sentinel_alerts_firing", "Alerts that fire.", labels=["run", "rule", "severity"]
+    )
+    incidents = CounterMetricFamily(
+        "sentinel_incidents", "Incidents that opened.", labels=["run", "severity"]
+    )
+    for run in runs:
+        alerts = Counter((rule, severity) for (rule, _), severity in run.firing.items())
+        for (rule, severity), number in sorted(alerts.items()):
+            firing.add_metric([run.name, rule, severity], number)
+        for severity, number in sorted(run.incidents.items()):
+            incidents.add_metric([run.name, severity], number)
+    yield from (firing, incidents)
+
+
+def _ranks(run: Run) -> dict[str, int]:
+    """How many ranks are in each state. One that stands is held, though it is connected too."""
+    states = Counter({"connected": 0, "held": 0, "lost": 0, "finished": 0})
+    held = run.state in ("held", "resuming")
+    for number, rank in run.ranks.items():
+        if rank.goodbye is not None:
+            states["finished"] += 1
+        elif number in run.connected:
+            states["held" if held else "connected"] += 1
+        else:
+            states["lost"] += 1
+    return dict(states)
+
+
+def _rejections(service: Service) -> Counter[str]:
+    """By reason: what sessions did not take, and frames that the engines refused."""
+    total = Counter(service.counts.rejected)
+    for run in service.runs.values():
+        for reason, number in run.engine.refused.items():
+            total[reason] += number
+    return total
+
+
+def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=["run", *labels])
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)

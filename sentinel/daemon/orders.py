@@ -1,0 +1,257 @@
+"""What one run is asked to do, by rules and by people, and what became of it.
+
+The intention is on the record before an order leaves; the outcome follows when the ranks tell.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from sentinel import clock, wire
+from sentinel.control.hold import Effect, Record, RunControl, Send
+from sentinel.control.outcome import decode
+from sentinel.daemon.counts import Counts
+from sentinel.daemon.ledger import Ledger
+from sentinel.daemon.news import ActionNews, Listener
+from sentinel.engine.transition import ActionWanted
+from sentinel.errors import ControlError, WireError
+from sentinel.store.shapes import ActionState, HoldRow
+from sentinel.store.writing import NewAction
+
+log = logging.getLogger("sentinel.daemon")
+
+OBSERVING = "the daemon was started with --observe and acts on no rule"
+LAPSE_AFTER = 30.0  # s after a restart, for ranks to tell what became of older orders
+
+NOTHING = wire.Remedies()
+
+ActionName = Literal["pause", "resume", "stop"]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is: the last step any rank has done, and what a step takes in seconds (or 0).
+
+    `lease` is what every rank can stand for in seconds while others have not come to stand.
+    """
+
+    step: int
+    step_seconds: float
+    lease: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks of a run."""
+
+    action: ActionName
+    by: str
+    remedies: wire.Remedies = NOTHING
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the runs of one daemon share.
+
+    `tell` passes news on to who looks on, `record` keeps a message of a rank as it came (None:
+    its connection ended). `observe`: rules may not act.
+    """
+
+    ledger: Ledger
+    counts: Counts
+    tell: Listener
+    record: Callable[[str, int, float, bytes | None], None]
+    observe: bool = False
+
+
+class Orders:
+    """One run's control, joined to the record and to its ranks."""
+
+    def __init__(
+        self,
+        run: str,
+        started: float,
+        desk: Desk,
+        position: Callable[[], Position],
+        broadcast: Callable[[wire.FromDaemon], None],
+    ) -> None:
+        self.run = run
+        self.started = started
+        self.control = RunControl(run)
+        self._desk = desk
+        self._position = position
+        self._broadcast = broadcast
+        self._before: HoldRow | None = None  # where the run was held before this daemon started
+        self._lapse_at: float | None = None
+        self._lapse_before = 0.0
+
+    def restart(self, now: float) -> None:
+        """The run is another job from now on: what the old one was asked for has lapsed."""
+        self.ended(now)
+        self.control = RunControl(self.run)
+        self.started = now
+        self._before = self._lapse_at = None
+
+    def adopt(self, hold: HoldRow | None, now: float) -> None:
+        """An earlier daemon has given orders to this job; its ranks will tell what came of them."""
+        self._before = hold
+        self._lapse_before, self._lapse_at = now, now + LAPSE_AFTER
+
+    def hold(self) -> HoldRow | None:
+        """Where the run stands or is to stand, if anywhere."""
+        hold = self.control.hold
+        if hold is None:
+            return None
+        before = self._before
+        since = before.since if before and before.step == hold.step else hold.since
+        return HoldRow(hold.step, hold.by, since)
+
+    # What rules ask for.
+
+    def wanted(self, wanted: ActionWanted, action_id: int) -> None:
+        """A rule asks for an action, which is on the record as `action_id`."""
+        try:
+            if self._desk.observe:
+                raise ControlError(OBSERVING)
+            effects = self._of_rule(wanted, clock.steady())
+        except ControlError as error:
+            self._refuse(action_id, wanted, str(error))
+            return
+        self._carry_out(effects, action_id)
+        self._desk.counts.order.observe(max(0.0, clock.steady() - wanted.at))
+
+    def _of_rule(self, wanted: ActionWanted, now: float) -> list[Effect]:
+        if wanted.action not in ("pause", "stop"):
+            raise ControlError(f"this version of Sentinel cannot {wanted.action}")
+        at, by = self._position(), f"rule:{wanted.rule}"
+        if wanted.action == "stop":
+            return self.control.stop(by=by, step=at.step, step_seconds=at.step_seconds, now=now)
+        return self.control.pause(
+            by=by,
+            reason=wanted.reason,
+            step=at.step,
+            step_seconds=at.step_seconds,
+            now=now,
+            unattended=wanted.unattended,
+            lease=at.lease,
+            incident=wanted.incident,
+        )
+
+    def _refuse(self, action_id: int, wanted: ActionWanted, why: str) -> None:
+        now = clock.steady()
+        self._desk.ledger.change(action_id, "refused", now, why)
+        action: ActionName = "stop" if wanted.action == "stop" else "pause"
+        record = Record("", action, "refused", wanted.step, f"rule:{wanted.rule}", now, why)
+        self._desk.tell(ActionNews(self.run, record))
+
+    # What people ask for.
+
+    async def ask(self, request: Request, incident: str | None) -> int:
+        """Give a person's order; returns the id of its row.
+
+        Raises `ControlError` when it cannot be carried out now, which is recorded too, and
+        `StateError` when it could not be recorded, in which case nothing was sent.
+        """
+        step = self.control.hold.step if self.control.hold else self._position().step
+        try:
+            self._of_person(copy.deepcopy(self.control), request)
+        except ControlError as error:
+            await self.refuse(request, step, str(error), incident)
+            raise
+        action_id = await self._add(request, "requested", step, "", incident)
+        try:
+            effects = self._of_person(self.control, request)
+        except ControlError as error:  # something came between while it was being recorded
+            self._desk.ledger.change(action_id, "refused", clock.steady(), str(error))
+            raise
+        self._carry_out(effects, action_id)
+        return action_id
+
+    async def refuse(self, request: Request, step: int, reason: str, incident: str | None) -> None:
+        """Record that an order was refused. Raises `StateError`."""
+        await self._add(request, "refused", step, reason, incident)
+
+    def _of_person(self, control: RunControl, request: Request) -> list[Effect]:
+        now, at = clock.steady(), self._position()
+        if request.action == "resume":
+            return control.resume(
+                by=request.by, remedies=request.remedies, force=request.force, now=now
+            )
+        if request.action == "stop":
+            return control.stop(by=request.by, step=at.step, step_seconds=at.step_seconds, now=now)
+        return control.pause(
+            by=request.by,
+            reason=f"asked for by {request.by}",
+            step=at.step,
+            step_seconds=at.step_seconds,
+            now=now,
+            lease=at.lease,
+        )
+
+    async def _add(
+        self,
+        request: Request,
+        state: ActionState,
+        step: int,
+        detail: str,
+        incident: str | None,
+    ) -> int:
+        new = NewAction(
+            self.run,
+            request.action,
+            state,
+            step,
+            request.by,
+            clock.steady(),
+            incident=incident,
+            detail=detail,
+        )
+        return await self._desk.ledger.add_action(new)
+
+    # What the ranks say.
+
+    def standing(self, rank: int, message: wire.Standing) -> None:
+        """A rank stands."""
+        self.control.standing(rank, message)
+
+    def heard(self, outcome: bytes, now: float) -> None:
+        """A rank has read this value of the job's register. Raises `WireError` if it is none."""
+        try:
+            decoded = decode(outcome)
+        except msgspec.MsgspecError as error:
+            raise WireError(f"malformed outcome: {error}") from error
+        if decoded is not None:
+            self._carry_out(self.control.report(decoded, now))
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        self._carry_out(self.control.tick(now))
+        if self._lapse_at is not None and now >= self._lapse_at:
+            self._lapse_at = None
+            if self.control.state == "running":
+                self._desk.ledger.lapse(self.run, self.started, self._lapse_before, now)
+
+    def ended(self, now: float) -> None:
+        """All ranks are gone."""
+        self._carry_out(self.control.ended(now))
+
+    # What follows.
+
+    def _carry_out(self, effects: Sequence[Effect], action_id: int | None = None) -> None:
+        """Send and record. `action_id`: the row in which the intention is recorded already."""
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._broadcast(effect.order)
+                continue
+            if action_id is None:
+                self._desk.ledger.record(self.run, self.started, effect)
+            else:
+                self._desk.ledger.know(self.run, self.started, effect.id, action_id)
+            self._desk.tell(ActionNews(self.run, effect))

@@ -1,0 +1,281 @@
+"""The daemon as a whole: runs by name, the clock, the record, and who is told.
+
+One event loop does everything but writing: the record has a thread of its own, and the recording
+of all messages another, so that no disk delays an order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sentinel import address, clock, wire
+from sentinel.daemon import leftover, place
+from sentinel.daemon.counts import Counts
+from sentinel.daemon.ledger import Ledger
+from sentinel.daemon.news import Listener, News
+from sentinel.daemon.orders import Desk
+from sentinel.daemon.run import Run
+from sentinel.daemon.session import Session
+from sentinel.daemon.view import rows_of
+from sentinel.engine.rule import Rule
+from sentinel.engine.run import RunEngine
+from sentinel.errors import SentinelError, StateError, WireError
+from sentinel.notify.dispatcher import Dispatcher
+from sentinel.notify.receiver import Receiver
+from sentinel.store.recording import Recording
+from sentinel.store.store import Store
+
+log = logging.getLogger("sentinel.daemon")
+
+MAX_RUNS = 256  # in memory at once
+KEEP_FINISHED = 600.0  # s that a finished run stays in memory, and
+KEEP_LOST = 3600.0  # s a lost one, which may come back
+FAREWELL = 5.0  # s at shutdown for messages that are due, and
+LINGER = 1.0  # s for connections to end
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a daemon is told at its start. `observe`: rules may not act."""
+
+    state_dir: Path
+    rules: Sequence[Rule]
+    observe: bool = False
+    receiver: Receiver | None = None
+
+
+class Service:
+    """A daemon in this process. `await open()`, then `await close()`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.counts = Counts(clock.steady())
+        self.runs: dict[str, Run] = {}
+        self.listeners: list[Listener] = []
+        self._sessions: set[Session] = set()
+        self._delivery: list[asyncio.Task[None]] = []
+        self._closers: list[Callable[[], object]] = []
+        self._commands: dict[str, str] = {}
+        self._max_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="recording")
+        self._flushing = False
+
+    async def open(self) -> None:
+        """Take the state directory and begin to serve.
+
+        Raises `StateError`, and `StateTakenError` when a daemon serves there already.
+        """
+        loop = asyncio.get_running_loop()
+        receiver = self.settings.receiver
+        self.store = Store.open(
+            self.settings.state_dir, receivers=[receiver.name] if receiver else []
+        )
+        self._closers.append(self.store.close)
+        try:
+            self.recording = Recording.open(self.store.state_dir)
+            self._closers.append(self.recording.close)
+            self.ledger = Ledger(self.store, self.counts)
+            self.desk = Desk(
+                self.ledger, self.counts, self._tell, self.recording.append, self.settings.observe
+            )
+            self.leftovers = leftover.Leftovers(self.store, clock.steady())
+            path = self.store.state_dir / address.SOCKET_NAME
+            listener = place.bind(path)
+            self._closers.append(partial(place.remove, path, listener))
+            self._server = await loop.create_unix_server(partial(Session, self), sock=listener)
+        except BaseException:
+            self._release()
+            raise
+        if receiver is not None:
+            self._deliver(receiver)
+        self._clock = asyncio.create_task(self._tick_forever())
+
+    async def close(self) -> None:
+        """Write what is not written, send what is due, and give the state directory back."""
+        self._clock.cancel()
+        self._server.close()
+        for session in [*self._sessions]:
+            session.refuse("the daemon is shutting down")
+        await self._empty()
+        await self.ledger.call(lambda: None)  # saves that go on would stand in the way of this one
+        self._save()
+        await self.ledger.close()
+        await self._stop_delivering()
+        await asyncio.get_running_loop().run_in_executor(self._flusher, self._flush)
+        self._flusher.shutdown()
+        self._release()
+
+    async def _empty(self) -> None:
+        """Wait until all sessions have ended."""
+        deadline = clock.monotonic() + LINGER
+        while self._sessions and clock.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
+    async def _stop_delivering(self) -> None:
+        receiver = self.settings.receiver
+        if receiver is None:
+            return
+        with contextlib.suppress(asyncio.TimeoutError):
+            await self._dispatcher.drained(FAREWELL)
+        for task in self._delivery:
+            task.cancel()
+        await asyncio.gather(*self._delivery, return_exceptions=True)
+        await receiver.close()
+
+    def _release(self) -> None:
+        for close in reversed(self._closers):
+            close()
+        self._closers.clear()
+
+    def _deliver(self, receiver: Receiver) -> None:
+        self._dispatcher = Dispatcher(self.store.outbox, receiver)
+        self.store.on_message(self._dispatcher.wake)
+        self._delivery.append(asyncio.create_task(self._check(receiver)))
+        self._delivery.append(asyncio.create_task(self._dispatcher.run()))
+
+    async def _check(self, receiver: Receiver) -> None:
+        try:
+            log.info("%s: messages go out as %s", receiver.name, await receiver.check())
+        except SentinelError as error:
+            log.warning("%s takes no messages now: %s", receiver.name, error)
+
+    # For sessions.
+
+    def admit(self, hello: wire.Hello, session: Session, now: float) -> Run:
+        """See `session.Floor`."""
+        run = self.runs.get(hello.run)
+        if run is not None and run.state == "finished":
+            run = None  # another job by the name of one that has come to its end
+        if run is None:
+            run = self.runs[hello.run] = self._new_run(hello, now)
+        run.admit(hello, session, now)
+        return run
+
+    def _new_run(self, hello: wire.Hello, now: float) -> Run:
+        if not hello.run.strip() or not hello.run.isprintable() or "/" in hello.run:
+            raise WireError(f"{hello.run!r} cannot name a run")
+        if hello.run not in self.runs:
+            self._make_room()
+        run = Run(hello.run, RunEngine(hello.run, self.settings.rules), self.desk, now)
+        run.check(hello)
+        run.command = self._commands.get(hello.run, "")
+        self.leftovers.hand_over(run, hello, self.ledger, now)
+        return run
+
+    def _make_room(self) -> None:
+        """Forget the run that has ended first when there are too many. Raises `WireError`."""
+        if len(self.runs) < MAX_RUNS:
+            return
+        over = {name: run.ended for name, run in self.runs.items() if run.ended is not None}
+        if not over:
+            raise WireError(f"the daemon serves {MAX_RUNS} runs already")
+        del self.runs[min(over, key=lambda name: over[name])]
+
+    def record(self, run: str, rank: int, now: float, body: bytes) -> None:
+        """See `session.Floor`."""
+        self.recording.append(run, rank, now, body)
+
+    def opened(self, session: Session) -> bool:
+        """See `session.Floor`."""
+        self._sessions.add(session)
+        self.counts.connections = len(self._sessions)
+        return len(self._sessions) <= self._max_connections
+
+    def closed(self, session: Session) -> None:
+        """See `session.Floor`."""
+        self._sessions.discard(session)
+        self.counts.connections = len(self._sessions)
+
+    # For those who start runs and those who look on.
+
+    def launched(self, run: str, command: str) -> None:
+        """A run by this name is about to be started by this command."""
+        self._commands[run] = command
+
+    def launcher_ended(self, *, well: bool) -> None:
+        """No rank of any run lives any more. `well`: the command ended with status 0."""
+        for run in self.runs.values():
+            run.end(clock.steady(), well=well)
+
+    async def settled(self) -> None:
+        """Wait until all that has happened so far is on the record and has been told."""
+        await self.ledger.call(lambda: None)
+
+    def active(self) -> list[Run]:
+        """The runs that go on."""
+        return [run for run in self.runs.values() if run.active]
+
+    def _tell(self, news: News) -> None:
+        for listener in self.listeners:
+            try:
+                listener(news)
+            except Exception:
+                self.counts.faults += 1
+                log.exception("a listener failed")
+
+    # The clock.
+
+    async def _tick_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + 1.0, loop.time())
+            await asyncio.sleep(due - loop.time())
+            try:
+                self._tick(clock.steady())
+            except Exception:
+                self.counts.faults += 1
+                log.exception("a tick failed")
+
+    def _tick(self, now: float) -> None:
+        for name, run in [*self.runs.items()]:
+            run.tick(now)
+            kept = KEEP_FINISHED if run.state == "finished" else KEEP_LOST
+            if run.ended is not None and now - run.ended > kept and run.saved:
+                del self.runs[name]
+        if self.store.behind:
+            self.ledger.commit([], lambda _: None)
+        self._save()
+        if not self._flushing:
+            self._flushing = True
+            self._flusher.submit(self._flush)
+
+    def _save(self) -> None:
+        """Save runs and ranks as they are; those that have ended once more, then no longer."""
+        if self.ledger.saving:
+            return
+        runs = [run for run in self.runs.values() if not run.saved]
+        lost = self.leftovers.given_up(clock.steady())
+        rows = [*map(rows_of, runs), *lost]
+
+        def saved() -> None:
+            self.leftovers.settled(row.name for row, _ in lost)
+            for run, (row, _) in zip(runs, rows, strict=False):
+                run.saved = row.ended is not None and row.ended == run.ended
+
+        self.ledger.save_runs(rows, saved)
+
+    def _flush(self) -> None:
+        try:
+            self.recording.flush()
+        except StateError as error:
+            log.error("the recording cannot be written: %s", error)
+        except Exception:
+            self.counts.faults += 1
+            log.exception("the recording failed")
+        finally:
+            self._flushing = False
+
+
+def own_address(state_dir: Path) -> address.UnixAddress:
+    """Where ranks find the daemon of this state directory."""
+    return address.UnixAddress(Path(os.path.abspath(state_dir)) / address.SOCKET_NAME)

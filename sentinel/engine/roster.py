@@ -1,0 +1,236 @@
+"""The ranks of a run: who is there, how far each has come, and whom a step must wait for.
+
+Ranks come to the same steps one after the other, and some day they all go back to an earlier one,
+by a rollback or a restart. So a rank's place is an *era* and a step: going back opens a new era,
+which the other ranks join when they go back too. Places are ordered, and every rank's place only
+ever grows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sentinel.engine.expression import Reading
+from sentinel.engine.operators import Values
+from sentinel.engine.step import Layout
+from sentinel.wire import Hello
+
+Place = tuple[int, int]  # era, step
+
+LOST_AFTER = 10.0  # s without a connection, and without a farewell
+BEFORE_ALL: Place = (-1, -1)
+
+
+@dataclass
+class RankState:
+    """One rank as the engine knows it; to be read, not changed, by others.
+
+    `goodbye` is the reason of its farewell, `missing` tells why a signal is not measured.
+    """
+
+    rank: int
+    slot: int  # its index along the rank axis of all elements
+    host: str = ""
+    pid: int = 0
+    device: str = ""
+    incarnation: str = ""
+    step: int = 0  # the last one it told of, by frame or heartbeat
+    phase: str = ""
+    last_seen: float = 0.0
+    connected: bool = True
+    lost: bool = False
+    goodbye: str | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
+    era: int = 0
+    at: int = -1  # the step of its last frame in this era
+    sequence: int = -1  # of its last frame
+    late: bool = False  # was overdue and is not waited for until it has caught up
+    disconnected_at: float = 0.0
+    past: deque[str] = field(default_factory=lambda: deque(maxlen=16))  # earlier incarnations
+
+    @property
+    def place(self) -> Place:
+        """How far it has come."""
+        return (self.era, self.at)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a step waits for its frame."""
+        return not (self.lost or self.late or self.goodbye is not None)
+
+
+class Roster:
+    """All ranks that have said hello, and the world that they said they belong to."""
+
+    def __init__(self) -> None:
+        self.ranks: dict[int, RankState] = {}
+        self.slots: list[RankState] = []  # also those that left the world
+        self._slot_of: dict[int, int] = {}
+        self.world_size = 0
+        self.era = 0
+        self.front = 0  # the highest step that any rank has told of in this era
+        self._launched = 0  # the era that the last new process opened
+        self._absent_awaited = True
+        self._target: Place | None = None  # what `_behind` was counted for
+        self._behind = 0
+
+    def refusal(self, hello: Hello) -> str | None:
+        """Why this Hello cannot be taken, or None."""
+        if hello.rank >= hello.world_size:
+            return "rank outside of its world"
+        if len(set(hello.series)) != len(hello.series):
+            return "series announced twice"
+        state = self.ranks.get(hello.rank)
+        if state is not None and hello.incarnation in state.past:
+            return "earlier incarnation"
+        return None
+
+    def greet(self, hello: Hello, layout: Layout, now: float) -> bool:
+        """Take in a Hello. Returns whether it comes from a new process of a known rank."""
+        if hello.world_size != self.world_size:
+            self._resize(hello.world_size)
+        state = self.ranks.get(hello.rank)
+        reborn = state is not None and state.incarnation != hello.incarnation
+        if state is None:
+            state = self._enter(hello.rank)
+        if reborn:
+            state.past.append(state.incarnation)
+            self._restart(state)
+        state.incarnation, state.layout = hello.incarnation, layout
+        state.host, state.pid, state.device = hello.host, hello.pid, hello.device
+        state.missing = dict(hello.missing)
+        state.step = hello.step
+        state.connected, state.lost, state.goodbye = True, False, None
+        state.last_seen = now
+        self.front = max(self.front, hello.step)
+        self._target = None
+        return reborn
+
+    def _enter(self, rank: int) -> RankState:
+        slot = self._slot_of.setdefault(rank, len(self.slots))
+        state = self.ranks[rank] = RankState(rank, slot, era=self.era)
+        if slot == len(self.slots):
+            self.slots.append(state)
+        else:  # it had left the world, which has grown again
+            self.slots[slot] = state
+        return state
+
+    def _resize(self, world_size: int) -> None:
+        self.world_size = world_size
+        self._absent_awaited = True
+        for rank in [rank for rank in self.ranks if rank >= world_size]:
+            self.ranks.pop(rank).goodbye = "left the world"
+
+    def _restart(self, state: RankState) -> None:
+        """A new process took the rank's place: join the newest era, or open it for all of them."""
+        state.sequence, state.late = -1, False
+        if state.era == self.era:
+            self._open_era()
+            self._launched, self._absent_awaited = self.era, True
+        state.era, state.at = self.era, -1
+
+    def _open_era(self) -> None:
+        self.era += 1
+        self.front = 0
+
+    def advance(self, state: RankState, step: int) -> bool:
+        """Take in that a rank has done this step. Returns whether it went back to get there."""
+        before = state.place
+        if state.late and state.era < self.era:
+            state.era, state.at = self.era, -1
+        back = step <= state.at
+        if back:
+            if state.era == self.era:
+                self._open_era()
+            state.era = self.era
+        state.at = state.step = step
+        if state.era == self.era:
+            self.front = max(self.front, step)
+        if self._target is not None and state.awaited and before < self._target <= state.place:
+            self._behind -= 1
+        return back
+
+    def behind(self, place: Place) -> int:
+        """How many ranks a step at this place still waits for."""
+        if self._target != place:
+            self._target = place
+            ranks = self.ranks.values()
+            self._behind = sum(state.awaited and state.place < place for state in ranks)
+            if self._absent_awaited:
+                self._behind += self.absent + sum(map(self._is_to_return, ranks))
+        return self._behind
+
+    def _is_to_return(self, state: RankState) -> bool:
+        """Whether it left with the processes before these, and has not come back yet."""
+        gone = state.lost or state.goodbye is not None
+        return gone and state.era < self._launched
+
+    @property
+    def absent(self) -> int:
+        """Ranks of the world that have never said hello."""
+        return max(0, self.world_size - len(self.ranks))
+
+    def write_off(self, place: Place) -> None:
+        """Wait no longer for those that have not come to this place, until they catch up."""
+        for state in self.ranks.values():
+            if state.place < place:
+                state.late = True
+        self._absent_awaited = False
+        self._target = None
+
+    def caught_up(self, state: RankState) -> None:
+        """Wait for this rank again."""
+        if state.late:
+            state.late = False
+            self._target = None
+
+    def farewell(self, state: RankState, reason: str) -> None:
+        """The rank leaves on purpose."""
+        state.goodbye = reason
+        self._target = None
+
+    def cut(self, state: RankState, now: float) -> None:
+        """The rank's connection ended."""
+        if state.connected:
+            state.connected, state.disconnected_at = False, now
+
+    def lose(self, now: float) -> None:
+        """Give up those that have been away for too long without a farewell."""
+        for state in self.ranks.values():
+            if not state.connected and state.goodbye is None and not state.lost:
+                state.lost = now - state.disconnected_at >= LOST_AFTER
+        self._target = None
+
+    def lose_all(self) -> None:
+        """The job has ended: whoever has not said farewell is lost."""
+        for state in self.ranks.values():
+            state.lost = state.goodbye is None
+        self._target = None
+
+
+class Pulse:
+    """What the engine itself knows of the ranks at one moment: the source for rules of the clock.
+
+    Whoever has said farewell is neither silent nor lost, and nobody was silent before `awake`,
+    when it was the engine that heard nothing.
+    """
+
+    def __init__(self, roster: Roster, now: float, awake: float) -> None:
+        since = [now if s.goodbye is not None else max(s.last_seen, awake) for s in roster.slots]
+        self._by_rank = {
+            "silence": [now - heard for heard in since],
+            "lost": [float(s.lost and s.goodbye is None) for s in roster.slots],
+        }
+
+    def read(self, reading: Reading) -> Values:
+        """The elements of a signal that the engine makes."""
+        values = np.array(self._by_rank[reading.signal])
+        if reading.by_rank:
+            return Values(values, np.zeros(values.shape, bool))
+        return Values(values.max(initial=-np.inf), np.asarray(not values.size))

@@ -1,0 +1,251 @@
+"""Rule files: YAML in the shape of Prometheus' rule files, to rules.
+
+Every error is a `RuleError` with the file and the line, counted from 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import yaml
+
+from sentinel.assets import asset_dir
+from sentinel.engine.annotation import Template, template
+from sentinel.engine.expression import Expression
+from sentinel.engine.parse import parse
+from sentinel.engine.rule import AT_ONCE, NO_TEXT, Rule, Span, Unattended
+from sentinel.engine.transition import SEVERITIES, Severity
+from sentinel.errors import RuleError
+from sentinel.signals import did_you_mean
+
+MAX_FILE = 1 << 20  # bytes
+MAX_RULES = 1000
+MAX_STEPS = 1_000_000
+MAX_SECONDS = 366 * 86_400.0
+ACTIONS = ("pause",)
+
+_Choice = TypeVar("_Choice", bound=str)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_SEVERITIES: dict[str, Severity] = {name: name for name in SEVERITIES}
+_UNATTENDED: dict[str, Unattended] = {name: name for name in get_args(Unattended)}
+_RULE_KEYS = (
+    "alert",
+    "expr",
+    "for",
+    "keep_firing_for",
+    "labels",
+    "actions",
+    "unattended",
+    "annotations",
+)
+
+
+def resolve_pack(name_or_path: str) -> Path:
+    """The rule file that is meant: the name of a shipped pack, or a path. Raises `RuleError`."""
+    shipped = sorted(path.stem for path in asset_dir("rules").glob("*.yaml"))
+    if name_or_path in shipped:
+        return asset_dir("rules") / f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    hint = did_you_mean(name_or_path, shipped)
+    raise RuleError(
+        f"no rule pack {name_or_path!r}{hint}: expected one of {', '.join(shipped)}, "
+        "or the path of a rule file"
+    )
+
+
+def load(path: Path) -> list[Rule]:
+    """The rules of a file, in its order. Raises `RuleError`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise RuleError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    if len(data) > MAX_FILE:
+        raise RuleError(f"larger than {MAX_FILE} bytes", file=str(path))
+    return _Reader(str(path)).rules(data)
+
+
+class _Reader:
+    """Reads one file; nodes keep their place, so that every error can name its line."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    def rules(self, data: bytes) -> list[Rule]:
+        """All rules, their names unique."""
+        root = self._compose(data)
+        if root is None:
+            raise RuleError("the file is empty: expected 'groups:'", file=self._file)
+        top = self._mapping(root, "a rule file", ("groups",), required=("groups",))
+        rules: dict[str, Rule] = {}
+        for group in self._sequence(top["groups"], "groups"):
+            fields = self._mapping(group, "a group", ("name", "rules"), required=("name", "rules"))
+            name = self._text(fields["name"], "the name of a group")
+            for node in self._sequence(fields["rules"], "rules"):
+                rule = self._rule(node, name)
+                if rule.name in rules:
+                    first = rules[rule.name].line
+                    raise self._error(
+                        node, f"rule {rule.name!r} is already defined in line {first}"
+                    )
+                if len(rules) == MAX_RULES:
+                    raise self._error(node, f"more than {MAX_RULES} rules")
+                rules[rule.name] = rule
+        if not rules:
+            raise self._error(root, "there are no rules in this file")
+        return list(rules.values())
+
+    def _compose(self, data: bytes) -> yaml.Node | None:
+        try:
+            node: yaml.Node | None = yaml.compose(data, yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            reason = ", ".join(part for part in (error.context, error.problem) if part)
+            line = mark.line + 1 if mark else None
+            raise RuleError(f"not YAML: {reason}", file=self._file, line=line) from None
+        except yaml.reader.ReaderError as error:
+            line = data[: max(0, int(error.position))].count(b"\n") + 1
+            raise RuleError(f"not YAML: {error.reason}", file=self._file, line=line) from None
+        except RecursionError:
+            raise RuleError("not YAML for rules: nested too deeply", file=self._file) from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise RuleError(f"not YAML: {error}", file=self._file) from None
+        return node
+
+    def _rule(self, node: yaml.Node, group: str) -> Rule:
+        fields = self._mapping(node, "a rule", _RULE_KEYS, required=("alert", "expr"))
+        name = self._text(fields["alert"], "the name of an alert")
+        if not _NAME.fullmatch(name):
+            raise self._error(
+                fields["alert"], f"{name!r} is no name: letters, digits and _ make one"
+            )
+        expression = self._expression(fields["expr"])
+        annotations = self._annotations(fields.get("annotations"))
+        return Rule(
+            name=name,
+            group=group,
+            expression=expression,
+            holds=self._span(fields.get("for"), "for", expression),
+            keeps=self._span(fields.get("keep_firing_for"), "keep_firing_for", expression),
+            severity=self._severity(fields.get("labels")),
+            actions=self._actions(fields.get("actions")),
+            unattended=self._unattended(fields.get("unattended")),
+            summary=annotations.get("summary", NO_TEXT),
+            advice=annotations.get("advice", NO_TEXT),
+            file=self._file,
+            line=node.start_mark.line + 1,
+        )
+
+    def _expression(self, node: yaml.Node) -> Expression:
+        text = self._text(node, "expr")
+        try:
+            return parse(text)
+        except RuleError as error:
+            raise self._error(node, f"expr: {error.reason}") from None
+
+    def _span(self, node: yaml.Node | None, key: str, expression: Expression) -> Span:
+        timed = expression.when == "tick"
+        if node is None:
+            return Span(0.0, "seconds") if timed else AT_ONCE
+        text = self._text(node, key)
+        if re.fullmatch(r"\d{1,9}", text) and int(text) <= MAX_STEPS:
+            if timed and int(text):
+                raise self._error(
+                    node,
+                    f"{key}: {expression.value.signal!r} goes by the clock: "
+                    f"expected a duration such as {text}s",
+                )
+            return Span(float(text), "seconds" if timed else "steps")
+        parts = _DURATION.findall(text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            raise self._error(
+                node,
+                f"{key}: {text!r} is neither a number of steps nor a duration such as 30s or 5m",
+            )
+        seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
+        if seconds > MAX_SECONDS:
+            raise self._error(node, f"{key}: {text!r} is longer than a year")
+        return Span(seconds, "seconds")
+
+    def _severity(self, node: yaml.Node | None) -> Severity:
+        if node is None:
+            return "warning"
+        labels = self._mapping(node, "labels", ("severity",))
+        if "severity" not in labels:
+            return "warning"
+        return self._choice(labels["severity"], "severity", _SEVERITIES)
+
+    def _unattended(self, node: yaml.Node | None) -> Unattended:
+        return "resume" if node is None else self._choice(node, "unattended", _UNATTENDED)
+
+    def _actions(self, node: yaml.Node | None) -> tuple[str, ...]:
+        if node is None:
+            return ()
+        known = {action: action for action in ACTIONS}
+        items = self._sequence(node, "actions")
+        return tuple(dict.fromkeys(self._choice(item, "action", known) for item in items))
+
+    def _annotations(self, node: yaml.Node | None) -> dict[str, Template]:
+        if node is None:
+            return {}
+        found = {}
+        for key, value in self._mapping(node, "annotations", ("summary", "advice")).items():
+            try:
+                found[key] = template(self._text(value, key).strip())
+            except RuleError as error:
+                raise self._error(value, f"{key}: {error.reason}") from None
+        return found
+
+    def _choice(self, node: yaml.Node, what: str, known: Mapping[str, _Choice]) -> _Choice:
+        text = self._text(node, what)
+        if text not in known:
+            raise self._error(
+                node,
+                f"unknown {what} {text!r}{did_you_mean(text, known)}: "
+                f"supported {'is' if len(known) == 1 else 'are'} {', '.join(known)}",
+            )
+        return known[text]
+
+    def _mapping(
+        self,
+        node: yaml.Node,
+        what: str,
+        known: tuple[str, ...],
+        required: tuple[str, ...] = (),
+    ) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self._error(node, f"{what} must be a mapping with {', '.join(known)}")
+        found: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            key = self._text(key_node, "a key")
+            if key not in known:
+                hint = did_you_mean(key, known)
+                raise self._error(
+                    key_node, f"unknown key {key!r} in {what}{hint}: known are {', '.join(known)}"
+                )
+            if key in found:
+                raise self._error(key_node, f"{key!r} occurs twice in {what}")
+            found[key] = value
+        if lacking := [key for key in required if key not in found]:
+            raise self._error(node, f"{what} lacks {lacking[0]!r}")
+        return found
+
+    def _sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self._error(node, f"{what} must be a list")
+        return list(node.value)
+
+    def _text(self, node: yaml.Node, what: str) -> str:
+        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
+            raise self._error(node, f"{what} must be a text or a number")
+        return str(node.value)
+
+    def _error(self, node: yaml.Node, reason: str) -> RuleError:
+        return RuleError(reason, file=self._file, line=node.start_mark.line + 1)

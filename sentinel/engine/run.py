@@ -1,0 +1,347 @@
+"""One run, whole: the messages of its ranks and the time in, transitions out.
+
+The same messages at the same times give the same transitions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentinel.engine.annotation import UNKNOWN, Facts
+from sentinel.engine.expression import RANK_AXIS
+from sentinel.engine.incident import Fired, Identity, Incidents
+from sentinel.engine.judging import Change, Judging
+from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
+from sentinel.engine.rule import Alert, Key, Rule, labels_of
+from sentinel.engine.step import Columns, JudgedStep, OpenStep
+from sentinel.engine.transition import AlertChanged, Cause, Severity, Transition
+from sentinel.signals import CATALOG
+from sentinel.wire import Coverage, Frame, FromRank, Goodbye, Heartbeat, Hello, Series
+
+MAX_OPEN = 64  # steps that wait for slower ranks
+MAX_OPEN_BYTES = 256 << 20
+BLIND = 5.0  # s between two ticks from which on it was the engine that did not run
+_MAX_FINDINGS = 4096
+
+
+class RunEngine:
+    """Judges one run.
+
+    `ranks`, `world_size`, `step` (the last one judged) and `latest` say how the run stands.
+    `frames`, `gaps`, `refused` (by reason), `rule_errors` (by rule, which is then off) and
+    `overrun` say how well it could be seen; the last counts how often too many steps were waiting
+    at once, so that slow ranks were waited for no longer.
+    """
+
+    def __init__(self, run: str, rules: Sequence[Rule], *, patience: float = 30.0) -> None:
+        self.run = run
+        self.step = 0
+        self.frames = 0
+        self.gaps = 0
+        self.overrun = 0
+        self.refused: dict[str, int] = {}
+        self._patience = patience
+        self._roster = Roster()
+        self._columns = Columns()
+        self._judging = Judging(rules)
+        self._incidents = Incidents(run)
+        self._open: dict[Place, OpenStep] = {}
+        self._open_bytes = 0
+        self._judged = BEFORE_ALL
+        self._last: JudgedStep | None = None
+        self._announced: NDArray[np.intp] | None = None
+        self._findings: OrderedDict[tuple[int, int, str], str] = OrderedDict()
+        self._fired: list[Fired] = []
+        self._resolved: list[Identity] = []
+        self._has_ended = False
+        self._ticked = math.inf
+        self._awake = -math.inf  # since when it has been told of time without a break
+        self._told: list[Transition] = []
+
+    # How the run stands.
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks the job has, by its own word; 0 before the first has spoken."""
+        return self._roster.world_size
+
+    @property
+    def ranks(self) -> Mapping[int, RankState]:
+        """The ranks that have said hello and are part of the world."""
+        return self._roster.ranks
+
+    @property
+    def latest(self) -> Mapping[Series, float]:
+        """What was measured at the last judged step, reduced over ranks."""
+        return self._last.reduced if self._last else {}
+
+    @property
+    def rule_errors(self) -> Mapping[str, int]:
+        """The rules that failed and are off."""
+        return self._judging.errors
+
+    @property
+    def unfollowed(self) -> Mapping[str, int]:
+        """By rule, the alerts that hold beyond the number that is followed."""
+        alerts = self._judging.alerts
+        return {name: len(one.beyond) for name, one in alerts.items() if one.beyond}
+
+    def refusal(self, hello: Hello) -> str | None:
+        """Why this Hello cannot be taken, or None: ask before answering it.
+
+        Frames carry no name of the process that sent them: whoever owns the connections closes
+        the older one of a rank when it takes a newer, and tells `disconnected` of current ones.
+        """
+        return self._roster.refusal(hello)
+
+    # What happens to it.
+
+    def feed(self, rank: int, message: FromRank, now: float) -> list[Transition]:
+        """Take in a message of a rank. Never raises for what the message says."""
+        if isinstance(message, Hello):
+            self._hello(rank, message, now)
+        elif (state := self._roster.ranks.get(rank)) is None:
+            self._refuse("no hello")
+        else:
+            state.last_seen = now
+            if isinstance(message, Frame):
+                self._frame(state, message, now)
+            elif isinstance(message, Heartbeat):
+                state.step, state.phase = message.step, message.phase
+                state.dropped = message.dropped
+            elif isinstance(message, Coverage):
+                if message.signal in CATALOG:  # what else a rank may name is without bound
+                    state.missing[message.signal] = message.reason
+            elif isinstance(message, Goodbye):
+                self._roster.farewell(state, message.reason)
+        self._judge_complete(now)
+        return self._tell(now)
+
+    def disconnected(self, rank: int, now: float) -> list[Transition]:
+        """The rank's connection has ended."""
+        if state := self._roster.ranks.get(rank):
+            self._roster.cut(state, now)
+        return []
+
+    def tick(self, now: float) -> list[Transition]:
+        """Time has passed: about once a second.
+
+        After a longer break, as when the daemon itself stood still, nobody is called late or
+        silent for what could not be heard meanwhile.
+        """
+        if now - self._ticked > BLIND:
+            self._awake = now
+        self._ticked = now
+        self._roster.lose(now)
+        self._judge_complete(now)
+        while self._open and self._is_overdue(place := min(self._open), now):
+            self._roster.write_off(place)
+            self._judge_complete(now)
+        self._pulse(now)
+        return self._tell(now)
+
+    def ended(self, now: float) -> list[Transition]:
+        """The job has ended: no more will come."""
+        self._has_ended = True
+        self._roster.lose_all()
+        for place in sorted(self._open):
+            self._judge(place, now)
+        self._pulse(now)
+        for name, alerts in self._judging.alerts.items():
+            self._resolved += [(name, key) for key in alerts.finish()]
+        told = self._tell(now)
+        return told + self._incidents.close(now)
+
+    def adopt(
+        self,
+        incident_id: str,
+        cause: Cause,
+        severity: Severity,
+        opened_step: int,
+        alerts: Iterable[AlertChanged],
+    ) -> None:
+        """Go on with an incident that was open when an earlier daemon ended.
+
+        `alerts` are those of its alerts that last fired. One whose rule is gone, or has other
+        labels now, can no longer be judged: it resolves at the next tick.
+        """
+        rules = self._judging.alerts
+        adopted: list[tuple[Key, AlertChanged]] = []
+        for one in alerts:
+            known = rules.get(one.rule)
+            key = tuple(one.labels.values())
+            if known and set(one.labels) == set(known.rule.expression.axes):
+                key = tuple(one.labels[axis] for axis in known.rule.expression.axes)
+                known.adopt(key, Alert(one.step, one.at, firing=True, fired_step=one.fired_step))
+            else:
+                self._resolved.append((one.rule, key))
+            adopted.append((key, one))
+        self._incidents.adopt(incident_id, cause, severity, opened_step, adopted)
+
+    # How it is done.
+
+    def _refuse(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def _hello(self, rank: int, hello: Hello, now: float) -> None:
+        reason = "another rank" if hello.rank != rank else self._roster.refusal(hello)
+        if reason is not None:
+            self._refuse(reason)
+            return
+        known = self._roster.ranks.get(rank)
+        if self._has_ended and (known is None or known.incarnation != hello.incarnation):
+            self._begin_anew(now)
+        layout = self._columns.layout(hello.series)
+        reborn = self._roster.greet(hello, layout, now)
+        self._columns.axes[RANK_AXIS].add(str(rank))
+        self._announced = None
+        if reborn:
+            self._judging.rank_went_back((str(rank),))
+
+    def _begin_anew(self, now: float) -> None:
+        """After the end of one job another goes by its name: what is left of the first is over."""
+        self._has_ended = False
+        self._judging.went_back()
+        for name, alerts in self._judging.alerts.items():
+            self._resolved += [(name, key) for key in alerts.drop()]
+        self._settle(now)
+        self._told += self._incidents.close(now)
+
+    def _frame(self, state: RankState, frame: Frame, now: float) -> None:
+        """Take in a frame: 1. is it the next one, and whole? 2. judge what cannot wait.
+        3. let it wait for the others, if its step is still open."""
+        if frame.sequence <= state.sequence:
+            return self._refuse("old sequence")
+        if state.sequence >= 0:
+            self.gaps += frame.sequence - state.sequence - 1
+        state.sequence = frame.sequence
+        if not state.layout.fits(frame):
+            return self._refuse("wrong length")
+        self.frames += 1
+        key = (str(state.rank),)
+        if self._roster.advance(state, frame.step):
+            self._judging.rank_went_back(key)
+        for finding in reversed(frame.findings):  # of several, the first is kept
+            self._remember(state.rank, frame.step, finding.signal, finding.module)
+        row = state.layout.row(frame, self._judging.frame_signals)
+        self._collect(self._judging.frame(row, key, frame.step, now), now)
+        if state.place <= self._judged:
+            return self._refuse("late")
+        self._roster.caught_up(state)
+        self._open.setdefault(state.place, OpenStep(now)).add(state.slot, state.layout, frame)
+        self._open_bytes += len(frame.values)
+        while len(self._open) > MAX_OPEN or self._open_bytes > MAX_OPEN_BYTES:
+            self.overrun += 1
+            self._roster.write_off(min(self._open))
+            self._judge_complete(now)
+        return None
+
+    def _remember(self, rank: int, step: int, signal: str, module: str) -> None:
+        self._findings[rank, step, signal] = module
+        if len(self._findings) > _MAX_FINDINGS:
+            self._findings.popitem(last=False)
+
+    def _is_overdue(self, place: Place, now: float) -> bool:
+        return now - max(self._open[place].since, self._awake) >= self._patience
+
+    def _judge_complete(self, now: float) -> None:
+        """Judge the open steps that nobody is waited for, in their order."""
+        while self._open and not self._roster.behind(place := min(self._open)):
+            self._judge(place, now)
+
+    def _judge(self, place: Place, now: float) -> None:
+        """Judge a step with the frames that it has."""
+        opened = self._open.pop(place)
+        self._open_bytes -= opened.size
+        if self._announced is None:
+            self._announced = self._count_announced()
+        self._last = JudgedStep(self._columns, opened.frames, self._announced, self._roster.absent)
+        step = place[1]
+        if self._judged != BEFORE_ALL and step < self.step:
+            self._judging.went_back()
+        self.step, self._judged = step, place
+        self._collect(self._judging.step(self._last, self._columns.axes, step, now), now)
+        self._settle(now)
+        self._told += self._incidents.step_judged(now)
+
+    def _count_announced(self) -> NDArray[np.intp]:
+        announced = np.zeros(len(self._columns), np.intp)
+        for state in self._roster.ranks.values():
+            announced[state.layout.columns] += 1
+        return announced
+
+    def _pulse(self, now: float) -> None:
+        """Judge what the clock brings."""
+        pulse = Pulse(self._roster, now, self._awake)
+        step = self._roster.front
+        self._collect(self._judging.pulse(pulse, self._columns.axes, step, now), now)
+
+    def _collect(self, changes: Iterable[Change], now: float) -> None:
+        for change in changes:
+            if change.kind == "fired":
+                self._fired.append(self._describe(change, now))
+            else:
+                self._resolved.append((change.rule.name, change.key))
+
+    def _describe(self, change: Change, now: float) -> Fired:
+        """The alert that fired, in words, and where it points."""
+        rule, alert = change.rule, change.alert
+        labels = labels_of(rule, change.key)
+        signal = rule.expression.value.signal
+        rank = int(labels[RANK_AXIS]) if RANK_AXIS in labels else None
+        state = self._roster.ranks.get(rank) if rank is not None else None
+        module = labels.get("layer")
+        if module is None and rank is not None:
+            module = self._findings.get((rank, alert.step, signal))
+        facts = Facts(
+            value=change.value,
+            score=change.score,
+            step=alert.step,
+            rank=labels.get(RANK_AXIS, UNKNOWN),
+            module=module or UNKNOWN,
+            layer=labels.get("layer", UNKNOWN),
+            host=(state.host if state else "") or UNKNOWN,
+        )
+        changed = AlertChanged(
+            run=self.run,
+            incident="",
+            rule=rule.name,
+            signal=signal,
+            state="firing",
+            severity=rule.severity,
+            step=alert.step,
+            fired_step=alert.fired_step,
+            labels=labels,
+            value=change.value,
+            score=change.score,
+            summary=rule.summary.fill(facts),
+            advice=rule.advice.fill(facts),
+            actions=rule.actions,
+            at=now,
+        )
+        cause = Cause(
+            rule=rule.name,
+            signal=signal,
+            step=alert.step,
+            rank=rank,
+            host=(state.host if state else "") or None,
+            device=(state.device if state else "") or None,
+            module=module,
+        )
+        return Fired(change.key, changed, cause, rule.unattended)
+
+    def _settle(self, now: float) -> None:
+        """Turn what has changed since the last time into transitions."""
+        if self._fired or self._resolved:
+            self._told += self._incidents.take(self._fired, self._resolved, now)
+            self._fired, self._resolved = [], []
+
+    def _tell(self, now: float) -> list[Transition]:
+        self._settle(now)
+        told, self._told = self._told, []
+        return told

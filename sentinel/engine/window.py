@@ -1,0 +1,133 @@
+"""Ring buffers over the last values of many elements at once.
+
+An element is one label set of a number: a layer, a rank, a layer on a rank. Elements have the
+shape of the number's axes, which only ever grow; each has its own count, since any of them may
+miss a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Shape = tuple[int, ...]
+Statistic = Callable[[Floats], Floats]  # of each row of (elements, values)
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+MAX_CELLS = 16_000_000  # float64 values in one ring buffer, 128 MB
+
+
+def enlarged(array: NDArray[_Kind], shape: Shape) -> NDArray[_Kind]:
+    """The array in the low corner of a larger one of zeros."""
+    larger = np.zeros(shape, array.dtype)
+    larger[tuple(slice(0, size) for size in array.shape)] = array
+    return larger
+
+
+class RingWindow:
+    """The last `length` admitted values of each element.
+
+    >>> ring = RingWindow(2)
+    >>> for x in (1.0, 2.0, 4.0):
+    ...     ring.push(np.array([x, -x]), np.array([True, x < 3]))
+    >>> ring.count, ring.over(mean)
+    (array([2, 2]), array([ 3. , -1.5]))
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._cells: Floats = np.zeros((0, length))  # elements, flattened, by position in the ring
+        self._next: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.count: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def push(self, values: Floats, admit: Bools) -> None:
+        """Take in the values of the elements that are admitted. Raises `MemoryError` past a limit.
+
+        `values` and `admit` have one shape, at least as large in every axis as the last one.
+        """
+        self.grow(values.shape)
+        rows = np.reshape(admit, -1).nonzero()[0]
+        if not rows.size:
+            return
+        following, count = self._next.reshape(-1), self.count.reshape(-1)
+        at = following[rows]
+        self._cells.reshape(-1, self.length)[rows, at] = np.reshape(values, -1)[rows]
+        following[rows] = (at + 1) % self.length
+        count[rows] = np.minimum(count[rows] + 1, self.length)
+
+    def grow(self, shape: Shape) -> None:
+        """Make room for elements of this shape; what is new starts empty."""
+        if shape == self.count.shape:
+            return
+        if int(np.prod(shape)) * self.length > MAX_CELLS:
+            raise MemoryError(
+                f"a window of {self.length} steps over {int(np.prod(shape))} elements exceeds "
+                f"{MAX_CELLS} values"
+            )
+        if self.count.ndim != len(shape):  # the first time: the number of axes is known only now
+            self._cells = np.zeros((*(0 for _ in shape), self.length))
+            self._next = np.zeros(tuple(0 for _ in shape), np.int64)
+            self.count = self._next.copy()
+        self._cells = enlarged(self._cells, (*shape, self.length))
+        self._next = enlarged(self._next, shape)
+        self.count = enlarged(self.count, shape)
+
+    def over(self, statistic: Statistic) -> Floats:
+        """The statistic of each element's values, NaN where there are none."""
+        cells = self._cells.reshape(-1, self.length)
+        counts = self.count.reshape(-1)
+        if counts.size and counts[0] and (counts == counts[0]).all():
+            return statistic(cells[:, : counts[0]]).reshape(self.count.shape)
+        result = np.full(counts.shape, np.nan)
+        for count in np.unique(counts[counts > 0]):  # a ring is filled from its start
+            rows = counts == count
+            result[rows] = statistic(cells[rows, :count])
+        return result.reshape(self.count.shape)
+
+    def replace(self, other: RingWindow, rows: Bools) -> None:
+        """Take over the other window's values for these elements; lengths and shapes are equal."""
+        self._cells[rows] = other._cells[rows]
+        self._next[rows] = other._next[rows]
+        self.count[rows] = other.count[rows]
+
+    def clear(self, rows: Bools) -> None:
+        """Forget the values of these elements."""
+        self._next[rows] = 0
+        self.count[rows] = 0
+
+
+def mean(values: Floats) -> Floats:
+    """The mean of each row."""
+    return np.asarray(values.mean(axis=-1))
+
+
+def std(values: Floats) -> Floats:
+    """The standard deviation of each row (of the population, not a sample)."""
+    return np.asarray(values.std(axis=-1))
+
+
+def low(values: Floats) -> Floats:
+    """The least of each row."""
+    return np.asarray(values.min(axis=-1))
+
+
+def high(values: Floats) -> Floats:
+    """The greatest of each row."""
+    return np.asarray(values.max(axis=-1))
+
+
+def median(values: Floats) -> Floats:
+    """The median of each row, none of which holds a NaN (which numpy's own spends time on)."""
+    half, odd = divmod(values.shape[-1], 2)
+    ordered = np.sort(values, axis=-1)
+    return ordered[..., half] if odd else (ordered[..., half - 1] + ordered[..., half]) / 2
+
+
+def median_absolute_deviation(values: Floats) -> Floats:
+    """The median distance from the median, unscaled (1.4826 times it estimates a deviation)."""
+    return median(np.abs(values - median(values)[..., None]))

@@ -1,0 +1,100 @@
+"""What the record says about an incident, as those who write messages read it.
+
+The outbox keeps it as JSON, perhaps written by another version of this program: what is not there
+takes its default, what is not known is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from sentinel.errors import SentinelError
+
+
+class Cause(Struct, frozen=True):
+    """What went wrong first, and where; None is what is not known or not single."""
+
+    rule: str = ""
+    signal: str = ""
+    step: int = 0
+    rank: int | None = None
+    host: str | None = None
+    device: str | None = None
+    module: str | None = None
+
+
+class Incident(Struct, frozen=True):
+    """The incident that a message is about. `state` is "open" or "resolved"."""
+
+    id: str
+    run: str
+    state: str = "open"
+    severity: str = "warning"
+    opened_step: int = 0
+    cause: Cause = Cause()
+
+
+class Alert(Struct, frozen=True):
+    """One alert of it."""
+
+    rule: str
+    state: str = "firing"
+    severity: str = "warning"
+    step: int = 0
+    labels: Mapping[str, str] = {}
+    summary: str = ""
+
+
+class Action(Struct, frozen=True):
+    """What was done to the run, or was not: `state` is requested, done, refused, failed, lapsed."""
+
+    action: str
+    state: str
+    step: int = 0
+    by: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+class Notice(Struct, frozen=True):
+    """Everything a message can say. `about` is the action that caused it, if one did.
+
+    `at`: seconds since the epoch. `alert_count` counts also the alerts that are not listed.
+    """
+
+    at: float
+    incident: Incident
+    alerts: tuple[Alert, ...] = ()
+    alert_count: int = 0
+    actions: tuple[Action, ...] = ()
+    about: Action | None = None
+    summary: str = ""
+    advice: str = ""
+    escalated: bool = False
+
+
+_decoder = msgspec.json.Decoder(Notice)
+
+
+class Readable(Protocol):
+    """A row of the outbox, as far as it has to be read."""
+
+    @property
+    def event_id(self) -> str:
+        """Unique, and the same at every attempt."""
+
+    @property
+    def payload(self) -> str:
+        """JSON."""
+
+
+def read(row: Readable) -> Notice:
+    """The notice in a row of the outbox. Raises `SentinelError` when it cannot be read."""
+    try:
+        return _decoder.decode(row.payload)
+    except msgspec.MsgspecError as error:
+        raise SentinelError(f"message {row.event_id} cannot be read: {error}") from error

@@ -1,0 +1,92 @@
+"""Those who are told: what every receiver of messages can do, and how it says that it could not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sentinel.errors import SentinelError
+from sentinel.notify.notice import Notice
+
+
+class DeliveryError(SentinelError):
+    """A message that was not delivered, or perhaps was.
+
+    `permanent`: trying again will not help before a person has changed something. `doubtful`: it
+    may have arrived all the same. `retry_after`: seconds that the receiver asked to be left alone.
+    `code`: the receiver's own word for it.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        permanent: bool = False,
+        doubtful: bool = False,
+        retry_after: float | None = None,
+        code: str = "",
+    ) -> None:
+        super().__init__(reason)
+        self.permanent = permanent
+        self.doubtful = doubtful
+        self.retry_after = retry_after
+        self.code = code
+
+
+class Place(Protocol):
+    """Where a message ended up."""
+
+    @property
+    def channel(self) -> str:
+        """The receiver's name for the channel."""
+
+    @property
+    def ts(self) -> str:
+        """The receiver's name for the message in it."""
+
+
+@dataclass(frozen=True)
+class Posted:
+    """Where a message of ours has just ended up."""
+
+    channel: str
+    ts: str
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One message to be delivered. `kind` is opened, updated, held, resumed, resolved ...
+
+    `head` is where the first message about the same incident is; None: this one is the first.
+    """
+
+    event_id: str
+    kind: str
+    notice: Notice
+    head: Place | None
+
+
+class Receiver(Protocol):
+    """Somebody who can be told. All methods raise `DeliveryError`."""
+
+    @property
+    def name(self) -> str:
+        """What the outbox calls it."""
+
+    async def check(self) -> str:
+        """Whether it would take messages; says as whom they would come."""
+
+    async def deliver(self, letter: Letter) -> Posted:
+        """Post a letter: the first of an incident by itself, later ones as replies to it."""
+
+    async def find(self, letter: Letter, since: float) -> Posted | None:
+        """Where a letter that was posted after `since` (s) is, None when it never arrived.
+
+        A permanent error means that it cannot be known.
+        """
+
+    async def refresh(self, letter: Letter) -> None:
+        """Bring the first message of the incident to the state that this later letter tells."""
+
+    async def close(self) -> None:
+        """Give back what it holds."""

@@ -1,0 +1,1 @@
+"""Recorded runs and other tools' logs, as messages for the engine."""

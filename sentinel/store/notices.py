@@ -1,0 +1,172 @@
+"""What people are told: an incident as it stands, written down the moment something has changed.
+
+The payload is kept in the outbox and read by whoever delivers it, perhaps by a later version of
+this program: its keys may grow, never change.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import msgspec
+
+from sentinel.engine.transition import IncidentChanged
+from sentinel.store import reading
+from sentinel.store.database import Row, rows
+from sentinel.store.shapes import ActionRow, AlertJSON, IncidentJSON
+
+Kind = Literal["opened", "updated", "resolved", "held", "resumed", "stopped", "action"]
+
+_ALERTS_TOLD = 10
+_ACTIONS_TOLD = 10
+_KINDS: dict[tuple[str, str], Kind] = {
+    ("pause", "done"): "held",
+    ("resume", "done"): "resumed",
+    ("stop", "done"): "stopped",
+}
+
+
+class ActionNote(TypedDict):
+    """An action in its latest state, with why it was asked for and what came of it."""
+
+    action: str
+    state: str
+    step: int
+    by: str
+    reason: str
+    detail: str
+
+
+class Payload(TypedDict):
+    """All that a message needs. `alerts` and `actions` are bounded, `alert_count` is not.
+
+    `incident` has no alerts and actions of its own. `about` is the action that caused the
+    message, if one did; `escalated`: the incident has become more severe.
+    """
+
+    at: float
+    incident: IncidentJSON
+    alerts: list[AlertJSON]
+    alert_count: int
+    actions: list[ActionNote]
+    about: ActionNote | None
+    summary: str
+    advice: str
+    escalated: bool
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message that people are owed. `seed` is the same whenever the same change is written."""
+
+    seed: str
+    kind: Kind
+    run: str
+    incident: str
+    payload: str
+    at: float
+
+
+def message_for_incident(
+    connection: sqlite3.Connection, change: IncidentChanged, *, escalated: bool
+) -> Message:
+    """The message that a change of an incident causes. Write the whole change first."""
+    payload = _payload(connection, change.id, change.at, escalated=escalated)
+    seed = f"{change.id}/{change.change}/{change.at!r}"
+    return _message(seed, change.change, change.run, payload)
+
+
+def message_for_action(connection: sqlite3.Connection, action_id: int, at: float) -> Message | None:
+    """The message that an action's new state causes, or None where nobody needs one.
+
+    Whoever asked for something is answered on the spot; the others are told what happened to the
+    run, and what did not happen though a rule or a person counted on it.
+    """
+    found = rows(connection, "SELECT * FROM actions WHERE id = ?", (action_id,))
+    if not found or found[0]["incident"] is None:
+        return None
+    action = reading.action(found[0])
+    if action.state == "requested" or (
+        action.state == "refused" and not _missed(connection, action)
+    ):
+        return None
+    kind = _KINDS.get((action.action, action.state), "action")
+    payload = _payload(connection, action.incident or "", at, about=_note(action))
+    return _message(f"action/{action_id}/{action.state}/{at!r}", kind, action.run, payload)
+
+
+def _missed(connection: sqlite3.Connection, refused: ActionRow) -> bool:
+    """Whether a rule has asked for a pause in vain: no other asks for one now, or has got it."""
+    other = rows(
+        connection,
+        """
+        SELECT 1 FROM actions WHERE incident = ? AND action = 'pause'
+        AND state IN ('requested', 'done') AND id > (
+            SELECT coalesce(max(id), 0) FROM actions
+            WHERE incident = ? AND action IN ('resume', 'stop') AND state = 'done'
+        ) LIMIT 1
+        """,
+        (refused.incident, refused.incident),
+    )
+    return refused.action == "pause" and refused.by.startswith("rule:") and not other
+
+
+def _message(seed: str, kind: Kind, run: str, payload: Payload) -> Message:
+    return Message(
+        seed=seed,
+        kind=kind,
+        run=run,
+        incident=payload["incident"]["id"],
+        payload=msgspec.json.encode(payload).decode(),
+        at=payload["at"],
+    )
+
+
+def _payload(
+    connection: sqlite3.Connection,
+    incident_id: str,
+    at: float,
+    *,
+    about: ActionNote | None = None,
+    escalated: bool = False,
+) -> Payload:
+    incident = reading.incident(connection, incident_id)
+    alerts, incident["alerts"], incident["actions"] = incident["alerts"], [], []
+    culprit = _culprit(reading.alerts_of(connection, incident_id), incident)
+    actions = rows(
+        connection,
+        "SELECT * FROM actions WHERE incident = ? ORDER BY id DESC LIMIT ?",
+        (incident_id, _ACTIONS_TOLD),
+    )
+    return {
+        "at": at,
+        "incident": incident,
+        "alerts": alerts[:_ALERTS_TOLD],
+        "alert_count": len(alerts),
+        "actions": [_note(reading.action(row)) for row in reversed(actions)],
+        "about": about,
+        "summary": reading.text(culprit["summary"]) if culprit else "",
+        "advice": reading.text(culprit["advice"]) if culprit else "",
+        "escalated": escalated,
+    }
+
+
+def _culprit(alerts: list[Row], incident: IncidentJSON) -> Row | None:
+    """The alert that the cause speaks of, or the first there is."""
+    rule, step = incident["cause"]["rule"], incident["cause"]["step"]
+    same_rule = [alert for alert in alerts if alert["rule"] == rule]
+    same_step = [alert for alert in same_rule if alert["step"] == step]
+    return next(iter(same_step or same_rule or alerts), None)
+
+
+def _note(action: ActionRow) -> ActionNote:
+    return {
+        "action": action.action,
+        "state": action.state,
+        "step": action.step,
+        "by": action.by,
+        "reason": action.reason,
+        "detail": action.detail,
+    }

@@ -1,0 +1,173 @@
+"""The tables of `sentinel.db`, and how they came to be."""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlite_utils import Database as Tables
+
+from sentinel.store.database import Schema
+
+FILE_NAME = "sentinel.db"
+
+
+def _first(tables: Tables) -> None:
+    """Runs, ranks, incidents, alerts, actions with their changes, the outbox."""
+    _runs_and_ranks(tables)
+    _incidents_and_alerts(tables)
+    _actions(tables)
+    _outbox(tables)
+    tables.create_table("meta", {"key": str, "value": str}, pk="key")
+    # Part of every event's id, so that two directories never call two messages the same.
+    tables.execute("INSERT INTO meta VALUES ('store', ?)", [uuid.uuid4().hex])
+
+
+def _runs_and_ranks(tables: Tables) -> None:
+    tables.create_table(
+        "runs",
+        {
+            "name": str,
+            "state": str,
+            "step": int,
+            "world_size": int,
+            "started": float,
+            "ended": float,
+            "command": str,
+            "hold_step": int,
+            "hold_by": str,
+            "hold_since": float,
+        },
+        pk="name",
+        not_null=["state", "step", "world_size", "started", "command"],
+    )
+    tables.create_table(
+        "ranks",
+        {
+            "run": str,
+            "rank": int,
+            "host": str,
+            "pid": int,
+            "device": str,
+            "step": int,
+            "phase": str,
+            "last_seen": float,
+        },
+        pk=("run", "rank"),
+        foreign_keys=[("run", "runs", "name")],
+    )
+
+
+def _incidents_and_alerts(tables: Tables) -> None:
+    incidents = tables.create_table(
+        "incidents",
+        {
+            "id": str,
+            "run": str,
+            "state": str,
+            "severity": str,
+            "opened_step": int,
+            "rule": str,
+            "signal": str,
+            "step": int,
+            "rank": int,
+            "host": str,
+            "device": str,
+            "module": str,
+            "opened_at": float,
+            "changed_at": float,
+        },
+        pk="id",
+        foreign_keys=[("run", "runs", "name")],
+        not_null=["run", "state", "severity", "opened_step", "rule", "signal", "step"],
+    )
+    incidents.create_index(["run"])
+    # A value that is not finite is kept as its name: SQLite would make NULL of a NaN.
+    alerts = tables.create_table(
+        "alerts",
+        {
+            "id": int,
+            "incident": str,
+            "run": str,
+            "rule": str,
+            "signal": str,
+            "state": str,
+            "severity": str,
+            "step": int,
+            "fired_step": int,
+            "labels": str,
+            "value": float,
+            "score": float,
+            "summary": str,
+            "advice": str,
+            "actions": str,
+            "at": float,
+        },
+        pk="id",
+        foreign_keys=[("incident", "incidents", "id"), ("run", "runs", "name")],
+        not_null=["incident", "run", "rule", "state", "severity", "step", "labels"],
+    )
+    alerts.create_index(["incident", "rule", "labels", "step"], unique=True)
+
+
+def _actions(tables: Tables) -> None:
+    actions = tables.create_table(
+        "actions",
+        {
+            "id": int,
+            "run": str,
+            "incident": str,
+            "action": str,
+            "state": str,
+            "step": int,
+            "asked_by": str,
+            "reason": str,
+            "detail": str,
+            "at": float,
+        },
+        pk="id",
+        foreign_keys=[("run", "runs", "name"), ("incident", "incidents", "id")],
+        not_null=["run", "action", "state", "step", "asked_by", "at"],
+    )
+    actions.create_index(["run"])
+    actions.create_index(["incident"])
+    changes = tables.create_table(
+        "action_changes",
+        {"id": int, "action": int, "state": str, "step": int, "detail": str, "at": float},
+        pk="id",
+        foreign_keys=[("action", "actions", "id")],
+        not_null=["action", "state", "step", "at"],
+    )
+    changes.create_index(["action"])
+
+
+def _outbox(tables: Tables) -> None:
+    outbox = tables.create_table(
+        "outbox",
+        {
+            "id": int,
+            "event_id": str,
+            "receiver": str,
+            "kind": str,
+            "run": str,
+            "incident": str,
+            "payload": str,
+            "state": str,
+            "attempts": int,
+            "doubtful": int,
+            "created_at": float,
+            "claimed_at": float,
+            "next_attempt": float,
+            "error": str,
+            "channel": str,
+            "ts": str,
+        },
+        pk="id",
+        foreign_keys=[("run", "runs", "name"), ("incident", "incidents", "id")],
+        not_null=["event_id", "receiver", "kind", "run", "incident", "payload", "state"],
+    )
+    outbox.create_index(["event_id"], unique=True)
+    outbox.create_index(["receiver", "state"])
+    outbox.create_index(["incident"])
+
+
+SCHEMA = Schema(application_id=0x53656E74, migrations=(_first,))

@@ -1,0 +1,179 @@
+"""What goes into the record and what comes out of it.
+
+The TypedDicts are the JSON that `sentinel incidents --json` and `status --json` promise; their
+keys may grow, never change. Times in them are ISO 8601 in UTC; a value that is not finite is one
+of the strings "NaN", "Infinity", "-Infinity".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from sentinel.engine.transition import AlertChanged, Cause, Severity
+
+RunState = Literal["running", "pausing", "held", "resuming", "lost", "finished"]
+ActionState = Literal["requested", "done", "refused", "failed", "lapsed"]
+
+
+class CauseJSON(TypedDict):
+    """What went wrong first, and where; null is what is not known or not single."""
+
+    rule: str
+    signal: str
+    step: int
+    rank: int | None
+    host: str | None
+    device: str | None
+    module: str | None
+
+
+class AlertJSON(TypedDict):
+    """One firing of one rule with one set of labels. `step` is where the condition began."""
+
+    rule: str
+    state: str
+    severity: str
+    step: int
+    labels: dict[str, str]
+    value: float | str
+    summary: str
+
+
+class ActionJSON(TypedDict):
+    """One action on a run, in its latest state; `at` is when it came to that state."""
+
+    action: str
+    state: str
+    step: int
+    by: str
+    at: str
+
+
+class IncidentJSON(TypedDict):
+    """One incident with everything that belongs to it. `state` is "open" or "resolved"."""
+
+    id: str
+    run: str
+    state: str
+    severity: str
+    opened_step: int
+    cause: CauseJSON
+    alerts: list[AlertJSON]
+    actions: list[ActionJSON]
+
+
+class RankJSON(TypedDict):
+    """One rank; `last_seen_s` is how many seconds ago it was heard from."""
+
+    rank: int
+    host: str
+    pid: int
+    step: int
+    phase: str
+    last_seen_s: float
+
+
+class HoldJSON(TypedDict):
+    """Where a run stands, who asked for it, since when."""
+
+    step: int
+    by: str
+    since: str
+
+
+class StatusJSON(TypedDict):
+    """One run as it was last recorded."""
+
+    run: str
+    state: RunState
+    step: int
+    world_size: int
+    ranks: list[RankJSON]
+    hold: HoldJSON | None
+
+
+@dataclass(frozen=True)
+class HoldRow:
+    """A run standing after `step`; `since` in seconds on the daemon's clock."""
+
+    step: int
+    by: str
+    since: float
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. Times are seconds since the epoch on the daemon's clock; `ended` None: goes on."""
+
+    name: str
+    state: RunState = "running"
+    step: int = 0
+    world_size: int = 1
+    started: float = 0.0
+    ended: float | None = None
+    command: str = ""
+    hold: HoldRow | None = None
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One rank of a run, as last seen."""
+
+    rank: int
+    host: str
+    pid: int
+    device: str
+    step: int
+    phase: str
+    last_seen: float
+
+
+@dataclass(frozen=True)
+class ActionRow:
+    """One action on the record. `by` is "rule:NAME", or who asked; `incident` None: by hand."""
+
+    id: int
+    run: str
+    incident: str | None
+    action: str
+    state: ActionState
+    step: int
+    by: str
+    reason: str
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True)
+class ActionHistory:
+    """One state that an action came to, and when."""
+
+    state: ActionState
+    step: int
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True)
+class OpenIncident:
+    """An incident that was open when the daemon ended, as the engine needs it to go on with it.
+
+    `alerts` are those that still fire.
+    """
+
+    id: str
+    run: str
+    severity: Severity
+    opened_step: int
+    cause: Cause
+    opened_at: float
+    alerts: tuple[AlertChanged, ...]
+
+
+def number_json(value: float) -> float | str:
+    """A number as strict JSON can carry it: "NaN", "Infinity" and "-Infinity" are strings."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,244 @@
+"""The record: `sentinel.db` in the state directory, and the only way to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from sentinel.engine.transition import Transition
+from sentinel.errors import StateError
+from sentinel.store import location, reading, writing
+from sentinel.store.database import Database
+from sentinel.store.outbox import Outbox
+from sentinel.store.schema import FILE_NAME, SCHEMA
+from sentinel.store.shapes import (
+    ActionHistory,
+    ActionRow,
+    ActionState,
+    IncidentJSON,
+    OpenIncident,
+    RankRow,
+    RunRow,
+    StatusJSON,
+)
+from sentinel.store.writing import ActionChange, Change, NewAction, Written
+
+_BEHIND_LIMIT = 10_000  # changes
+
+
+class Store:
+    """All methods may be called from any thread; each holds a lock for one short transaction.
+
+    Every method that writes raises `StateError` when it could not; the store stays usable.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        database: Database,
+        lock: location.Lock | None,
+        receivers: Sequence[str],
+    ) -> None:
+        """Use `open`."""
+        self.state_dir = state_dir
+        self._database = database
+        self._directory_lock = lock
+        self._guard = database.lock  # the outbox must not move between a commit and its own notes
+        self._backlog: list[Change] = []
+        self._wake: list[Callable[[], None]] = []
+        (row,) = database.rows("SELECT value FROM meta WHERE key = 'store'")
+        self.outbox = Outbox(database, receivers, reading.text(row["value"]))
+
+    @classmethod
+    def open(
+        cls, state_dir: Path, *, readonly: bool = False, receivers: Sequence[str] = ()
+    ) -> Store:
+        """Open the record in `state_dir`; makes it (0700) unless `readonly`.
+
+        `receivers` names who is to be told ("slack"): every message gets one outbox row for each.
+        With none, rows are still written, in the state "unaddressed", and nobody is told.
+        A writable store holds `daemon.lock` until `close` or the process's death.
+        Raises `StateError`, and `StateTakenError` with the process that has it.
+        """
+        if readonly:
+            path = state_dir.absolute() / FILE_NAME
+            database = Database.open(path, SCHEMA, readonly=True, synchronous="FULL")
+            return cls(path.parent, database, None, receivers)
+        real = location.prepare(state_dir)
+        lock = location.Lock(real)
+        try:
+            path = real / FILE_NAME
+            database = Database.open(path, SCHEMA, readonly=False, synchronous="FULL")
+            store = cls(real, database, lock, receivers)
+            with database.transaction() as connection:
+                store.outbox.recover(connection)
+        except BaseException:
+            lock.release()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the record and let another daemon have the directory."""
+        with self._guard:
+            self._database.close()
+            if self._directory_lock:
+                self._directory_lock.release()
+
+    def on_message(self, wake: Callable[[], None]) -> None:
+        """`wake` is called, in the writing thread, when there is something new to be sent."""
+        self._wake.append(wake)
+
+    def commit(self, transitions: Sequence[Transition] = ()) -> list[int]:
+        """Write what changed, with the messages it causes, in one transaction.
+
+        Returns the ids of the action rows made for the `ActionWanted` in `transitions`, in order;
+        act on these only after this has returned. On `StateError` nothing was written: act on
+        nothing. The transitions then stay in memory and are written before those of the next
+        commit that succeeds (their `ActionWanted` as refused), and their messages go out from
+        memory. Call `commit()` now and then while `behind` is not 0.
+        """
+        with self._guard:
+            if not transitions and not self._backlog:
+                return []
+            try:
+                return self._write(transitions).actions
+            except StateError:
+                self._remember(transitions)
+                raise
+
+    @property
+    def behind(self) -> int:
+        """Changes that could not be written yet."""
+        return len(self._backlog)
+
+    def _write(self, changes: Sequence[Change]) -> Written:
+        """Write the backlog and `changes`, all or nothing."""
+        with self._database.transaction() as connection:
+            late = writing.write(connection, self._backlog, acts=False)
+            written = writing.write(connection, changes)
+            settled = self.outbox.put(connection, [*late.messages, *written.messages])
+        self.outbox.forget(settled)
+        self._backlog.clear()
+        if late.messages or written.messages:
+            self._wake_all()
+        return written
+
+    def _remember(self, changes: Sequence[Change]) -> None:
+        """Keep what could not be written, and have its messages sent all the same."""
+        if not changes:
+            return
+        self._backlog.extend(changes)
+        del self._backlog[:-_BEHIND_LIMIT]
+        messages = self._rehearse(changes).messages
+        self.outbox.put_in_memory(messages)
+        if messages:
+            self._wake_all()
+
+    def _rehearse(self, changes: Sequence[Change]) -> Written:
+        """What writing `changes` would cause, with the disk left as it is."""
+        earlier = self._backlog[: -len(changes)]
+        try:
+            with self._database.rehearsal() as connection:
+                writing.write(connection, earlier, acts=False)
+                return writing.write(connection, changes, acts=False)
+        except StateError:  # not even readable: then from what is in memory alone
+            empty = Database.in_memory(SCHEMA)
+            try:
+                with empty.rehearsal() as connection:
+                    writing.write(connection, earlier, acts=False)
+                    return writing.write(connection, changes, acts=False)
+            finally:
+                empty.close()
+
+    def _wake_all(self) -> None:
+        for wake in self._wake:
+            wake()
+
+    def save_runs(self, rows: Iterable[tuple[RunRow, Iterable[RankRow]]]) -> None:
+        """Insert or update runs and their ranks, all in one transaction."""
+        with self._database.transaction() as connection:
+            for run, ranks in rows:
+                writing.save_run(connection, run, ranks)
+
+    def add_action(
+        self,
+        run: str,
+        action: str,
+        *,
+        by: str,
+        at: float,
+        step: int = 0,
+        state: ActionState = "requested",
+        incident: str | None = None,
+        reason: str = "",
+        detail: str = "",
+    ) -> int:
+        """Put an action (also one that is refused at once) on the record; returns its id."""
+        new = NewAction(run, action, state, step, by, at, incident, reason, detail)
+        with self._guard:
+            return self._write([new]).actions[0]
+
+    def update_action(
+        self,
+        action_id: int,
+        state: ActionState,
+        *,
+        at: float,
+        step: int | None = None,
+        detail: str = "",
+    ) -> None:
+        """What became of an action; causes a message when it belongs to an incident.
+
+        On `StateError` the change stays in memory, as with `commit`. Raises `LookupError` when
+        there is no such action.
+        """
+        with self._guard:
+            change = ActionChange(action_id, state, step, detail, at)
+            try:
+                if not self._database.rows("SELECT 1 FROM actions WHERE id = ?", (action_id,)):
+                    raise LookupError(f"no action {action_id} is on the record")
+                self._write([change])
+            except StateError:
+                self._remember([change])
+                raise
+
+    def incidents(self, run: str | None = None) -> list[IncidentJSON]:
+        """All incidents, of one run or of all, newest last, as `incidents --json` prints them."""
+        with self._database.snapshot() as connection:
+            return reading.incidents(connection, run)
+
+    def status(self, now: float, run: str | None = None) -> list[StatusJSON]:
+        """Runs as last recorded, as `status --json` prints them; `now` on `clock.steady()`."""
+        with self._database.snapshot():
+            return [
+                reading.status(row, self.ranks(row.name), now)
+                for row in self.runs()
+                if run in (None, row.name)
+            ]
+
+    def runs(self) -> list[RunRow]:
+        """All runs, oldest first."""
+        return [
+            reading.run(row) for row in self._database.rows("SELECT * FROM runs ORDER BY rowid")
+        ]
+
+    def ranks(self, run: str) -> list[RankRow]:
+        """The ranks of a run, by rank."""
+        found = self._database.rows("SELECT * FROM ranks WHERE run = ? ORDER BY rank", (run,))
+        return [reading.rank(row) for row in found]
+
+    def actions(self, run: str | None = None) -> list[ActionRow]:
+        """All actions, oldest first, each in its latest state."""
+        where, parameters = ("", ()) if run is None else (" WHERE run = ?", (run,))
+        found = self._database.rows(f"SELECT * FROM actions{where} ORDER BY id", parameters)
+        return [reading.action(row) for row in found]
+
+    def history(self, action_id: int) -> list[ActionHistory]:
+        """The states that an action has come to, oldest first."""
+        sql = "SELECT * FROM action_changes WHERE action = ? ORDER BY id"
+        return [reading.action_history(row) for row in self._database.rows(sql, (action_id,))]
+
+    def open_incident(self, run: str) -> OpenIncident | None:
+        """The newest incident of this run that is not resolved, to be adopted by the engine."""
+        with self._database.snapshot() as connection:
+            return reading.open_incident(connection, run)

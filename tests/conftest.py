@@ -1,0 +1,15 @@
+"""For all tests: the fast ones first, so that a plain mistake shows at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A shared machine may be slow: no test fails for the time that it took.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `slow` run last; otherwise the order stays as it is."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

@@ -1,0 +1,182 @@
+"""What the shipped pack says of runs that are well, and of those that are not."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from sentinel.wire import Goodbye
+from tests.engine.world import Job, Measured, actions, alerts, default_rules, incidents
+
+NAN = math.nan
+NAMES = [
+    *("loss", "lr", "grad_norm", "nonfinite_activation", "nonfinite_gradient"),
+    *("nonfinite_update", "skipped", "overflow", "step_seconds"),
+    *("host_memory_used_bytes", "host_memory_limit_bytes"),
+    *("device_memory_used_bytes", "device_memory_limit_bytes"),
+]
+WELL: Measured = {
+    "loss": 2.5,
+    "lr": 1e-3,
+    "grad_norm": 1.0,
+    "nonfinite_activation": 0.0,
+    "nonfinite_gradient": 0.0,
+    "nonfinite_update": 0.0,
+    "skipped": 0.0,
+    "step_seconds": 0.1,
+    "host_memory_used_bytes": 30e9,
+    "host_memory_limit_bytes": 64e9,
+}
+SKIPPED: Measured = {**WELL, "grad_norm": math.inf, "skipped": 1.0}
+
+
+def _job(world_size: int = 2) -> Job:
+    return Job(default_rules(), NAMES, world_size)
+
+
+def _rules(job: Job) -> list[str]:
+    return [one.rule for one in alerts(job.told) if one.state == "firing"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("length", [30, 60, 400])
+def test_a_short_healthy_run_raises_nothing(seed: int, length: int) -> None:
+    """Loss that falls fast, a warm-up of the learning rate, huge first gradient norms."""
+    noise = random.Random(seed)
+    job = _job()
+    scale = noise.choice([0.02, 0.1, 0.3])
+    for step in range(1, length + 1):
+        loss = 1.5 + 9.0 * math.exp(-step / noise.choice([5.0, 8.0])) + noise.gauss(0, scale)
+        norm = (60.0 * math.exp(-step / 6) + 1.0) * math.exp(noise.gauss(0, 0.3))
+        own = {rank: {"loss": loss + noise.gauss(0, scale)} for rank in (0, 1)}
+        job.step(step, {**WELL, "grad_norm": norm, "lr": 1e-3 * min(1, step / 20)}, own)
+        job.told += job.engine.tick(job.now)
+    for rank in (0, 1):
+        job.engine.feed(rank, Goodbye("finished"), job.now)
+        job.engine.disconnected(rank, job.now)
+    assert [*job.told, *job.engine.ended(job.now + 60)] == []
+
+
+def test_a_nan_that_was_applied_asks_for_a_pause_and_names_the_module() -> None:
+    job = _job()
+    for step in range(1, 6):
+        job.step(step, WELL)
+    bad = {**WELL, "nonfinite_gradient": 12.0, "nonfinite_update": 1.0, "grad_norm": NAN}
+    job.frame(0, 6, bad)
+    job.frame(
+        1,
+        6,
+        {**bad, "loss": NAN, "nonfinite_activation": 9.0},
+        {"nonfinite_activation": "transformer.h.3.mlp"},
+    )
+    assert {(one.action, one.rule, one.unattended) for one in actions(job.told)} == {
+        ("pause", "NonFiniteUpdate", "stop")
+    }
+    last = incidents(job.told)[-1]
+    cause = last.cause
+    assert (cause.rule, cause.step, cause.rank) == ("NonFiniteActivation", 6, 1)
+    assert (cause.module, last.severity) == ("transformer.h.3.mlp", "critical")
+    assert len({one.id for one in incidents(job.told)}) == 1
+    summary = next(one.summary for one in alerts(job.told) if one.rule == "NonFiniteActivation")
+    assert "transformer.h.3.mlp" in summary
+    assert "rank 1 at step 6" in summary
+
+
+def test_one_skipped_step_warns_and_nothing_else() -> None:
+    job = _job()
+    for step in range(1, 40):
+        job.step(step, SKIPPED if step == 10 else WELL, {1: {"loss": NAN}} if step == 10 else {})
+    assert sorted(_rules(job)) == ["NonFiniteLoss", "SkippedStep"]
+    assert {one.severity for one in alerts(job.told)} == {"warning"}
+    assert actions(job.told) == []
+    assert incidents(job.told)[-1].cause.rule == "NonFiniteLoss"
+
+
+def test_three_skipped_steps_in_a_row_ask_for_a_pause_once() -> None:
+    job = _job()
+    for step in range(1, 20):
+        job.step(step, SKIPPED if step >= 10 else WELL)
+        expected = ["pause"] if step >= 12 else []
+        assert [one.action for one in actions(job.told)] == expected, step
+    assert sorted(_rules(job)) == ["SkippedStep", "SkippedSteps"]
+    assert len([one for one in incidents(job.told) if one.change == "opened"]) == 1
+
+
+def test_a_loss_scaler_at_work_is_no_alert_until_it_goes_on_and_on() -> None:
+    job = _job()
+    overflow = {**WELL, "grad_norm": math.inf, "nonfinite_gradient": 50.0, "overflow": 1.0}
+    fp16 = {**WELL, "overflow": 0.0}
+    for step in range(1, 100):
+        job.step(step, overflow if step % 7 < 2 else fp16)
+    assert job.told == []
+    for step in range(100, 121):
+        job.step(step, overflow)
+    assert _rules(job) == ["OverflowPersists"]
+    assert actions(job.told) == []
+
+
+def test_a_gradient_that_is_not_finite_warns_where_no_scaler_made_it() -> None:
+    for own in ({}, {"overflow": 0.0}):
+        job = _job()
+        job.step(1, {**WELL, **own, "nonfinite_gradient": 3.0})
+        assert _rules(job) == ["NonFiniteGradient", "NonFiniteGradient"]
+
+
+def test_a_norm_that_is_not_finite_tells_where_layers_are_not_looked_at() -> None:
+    job = Job(default_rules(), ["loss", "grad_norm"], 1)
+    job.step(1, {"loss": 1.0, "grad_norm": math.inf})
+    assert _rules(job) == ["NonFiniteGradientNorm"]
+    job = _job()
+    job.step(1, {**WELL, "grad_norm": math.inf})
+    assert _rules(job) == []
+
+
+def test_a_loss_spike_warns_at_its_third_step() -> None:
+    noise = random.Random(1)
+    job = _job()
+    for step in range(1, 110):
+        spike = 1.2 if 100 <= step < 105 else 0.0
+        job.step(step, {**WELL, "loss": 2.5 + spike + noise.gauss(0, 0.05)})
+    (spike_alert,) = [one for one in alerts(job.told) if one.state == "firing"]
+    assert (spike_alert.rule, spike_alert.step, spike_alert.fired_step) == ("LossSpike", 100, 102)
+    assert spike_alert.score > 6
+    assert actions(job.told) == []
+
+
+def test_a_gradient_explosion_warns() -> None:
+    noise = random.Random(2)
+    job = _job()
+    for step in range(1, 110):
+        job.step(step, {**WELL, "grad_norm": (30.0 if step >= 100 else 1.0) + noise.gauss(0, 0.1)})
+    assert _rules(job) == ["GradNormExplosion"]
+
+
+def test_memory_near_its_limit_warns_for_the_rank_that_has_it() -> None:
+    job = _job()
+    full = {"device_memory_used_bytes": 78e9, "device_memory_limit_bytes": 80e9}
+    some = {"device_memory_used_bytes": 50e9, "device_memory_limit_bytes": 80e9}
+    for step in range(1, 6):
+        job.step(step, WELL, {0: {**some, "host_memory_used_bytes": 63e9}, 1: full})
+    fired = [(one.rule, one.labels["rank"]) for one in alerts(job.told)]
+    assert fired == [("HostMemoryNearLimit", "0"), ("DeviceMemoryNearLimit", "1")]
+
+
+def test_a_killed_rank_is_told_and_nothing_is_paused() -> None:
+    job = _job()
+    job.step(1, WELL)
+    job.engine.disconnected(1, job.now)
+    for _ in range(12):
+        job.now += 1
+        job.engine.feed(0, Goodbye("finished"), job.now)
+        job.told += job.engine.tick(job.now)
+    (alert,) = alerts(job.told)
+    assert (alert.rule, alert.labels, alert.severity) == ("RankSilent", {"rank": "1"}, "critical")
+    assert actions(job.told) == []
+
+
+def test_every_text_of_the_pack_says_something() -> None:
+    for rule in default_rules():
+        assert rule.summary.text
+        assert rule.advice.text

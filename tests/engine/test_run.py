@@ -1,0 +1,501 @@
+"""One run, whole: what is told when, of whom, and how often."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentinel.engine.rule import MAX_LIVE
+from sentinel.engine.run import RunEngine
+from sentinel.engine.transition import Cause, Transition
+from sentinel.wire import FromRank, Goodbye, Heartbeat, Splitter, decode_from_rank, encode
+from tests.engine import world
+from tests.engine.world import Job, actions, alerts, incidents, seconds, states, steps
+
+NAN = math.nan
+APPLIED = world.rule(
+    "by_rank(nonfinite_update) > 0",
+    "Applied",
+    severity="critical",
+    actions=("pause",),
+    unattended="stop",
+    summary="{module} on rank {rank} of {host} at step {step}: {value}, {score}",
+)
+ACTIVATION = world.rule("by_rank(nonfinite_activation) > 0", "Activation", keeps=steps(2))
+LOSS = world.rule("nonfinite(by_rank(loss))", "Loss", keeps=steps(2))
+NAMES = ["loss", "nonfinite_activation", "nonfinite_update"]
+WELL = {"loss": 1.0, "nonfinite_activation": 0.0, "nonfinite_update": 0.0}
+
+
+def test_what_cannot_wait_is_told_the_moment_its_frame_arrives() -> None:
+    job = Job([APPLIED], NAMES, 64)
+    job.step(1, WELL)
+    job.now += 0.1
+    told = job.frame(17, 2, {**WELL, "nonfinite_update": 1.0}, {"nonfinite_update": "blocks.3"})
+    assert job.engine.step == 1
+    (wanted,) = actions(told)
+    assert (wanted.action, wanted.rule, wanted.step) == ("pause", "Applied", 2)
+    assert (wanted.unattended, wanted.labels) == ("stop", {"rank": "17"})
+    assert wanted.reason == "blocks.3 on rank 17 of host17 at step 2: 1.0, 1.0"
+    (opened,) = incidents(told)
+    assert opened.cause == Cause(
+        "Applied", "nonfinite_update", 2, 17, "host17", "cuda:17", "blocks.3"
+    )
+    assert [type(one).__name__ for one in told] == [
+        "IncidentChanged",
+        "AlertChanged",
+        "ActionWanted",
+    ]
+    assert [alerts(told)[0].incident, wanted.incident] == [opened.id] * 2
+
+
+def test_what_was_judged_at_once_is_not_judged_again_with_the_step() -> None:
+    rule = world.rule("by_rank(nonfinite_update) > 0", "Twice", holds=steps(2))
+    job = Job([rule], NAMES)
+    assert job.step(1, {**WELL, "nonfinite_update": 1.0}) == []
+    assert states(job.step(2, WELL, {1: {"nonfinite_update": 1.0}})) == [("Twice", "firing", 1)]
+
+
+def test_what_is_pending_for_a_rank_does_not_outlive_its_way_back() -> None:
+    rule = world.rule("by_rank(nonfinite_update) > 0", "Twice", holds=steps(2))
+    bad = {**WELL, "nonfinite_update": 1.0}
+    back = Job([rule], NAMES, 1)
+    back.frame(0, 5, bad)
+    assert back.frame(0, 4, bad) == []
+    assert states(back.frame(0, 5, bad)) == [("Twice", "firing", 4)]
+    born_again = Job([rule], NAMES, 1)
+    born_again.frame(0, 5, bad)
+    born_again.hello(0, "b", step=5)
+    assert born_again.frame(0, 6, bad) == []
+    assert states(born_again.frame(0, 7, bad)) == [("Twice", "firing", 6)]
+
+
+def test_a_late_frame_is_still_heard_for_what_is_its_ranks_own() -> None:
+    job = Job([APPLIED], NAMES, patience=5.0)
+    job.frame(0, 1, WELL)
+    job.tick(6.0)
+    assert states(job.frame(1, 1, {**WELL, "nonfinite_update": 1.0})) == [("Applied", "firing", 1)]
+
+
+def test_the_same_first_module_is_told_when_the_alert_fires_later() -> None:
+    rule = world.rule("by_rank(nonfinite_activation) > 0", "Lasting", holds=steps(3))
+    job = Job([rule], NAMES)
+    for step, module in enumerate(("first", "second", "third"), 1):
+        bad = {**WELL, "nonfinite_activation": 1.0}
+        job.frame(0, step, bad, {"nonfinite_activation": module})
+    (opened,) = incidents(job.told)
+    assert (opened.cause.step, opened.cause.module, opened.opened_step) == (1, "first", 3)
+
+
+def test_an_incident_names_what_came_first_in_the_step_whatever_is_heard_first() -> None:
+    gradient = world.rule("by_rank(nonfinite_gradient) > 0", "Gradient")
+    names = [*NAMES, "nonfinite_gradient"]
+    job = Job([gradient, LOSS, ACTIVATION], names)
+    job.now += 1
+    first = job.frame(0, 5, {**WELL, "nonfinite_gradient": 3.0})
+    bad = {"loss": NAN, "nonfinite_activation": 4.0, "nonfinite_gradient": 3.0}
+    then = job.frame(1, 5, bad, {"nonfinite_activation": "blocks.7.mlp"})
+    assert [one.cause.rule for one in incidents(first)] == ["Gradient"]
+    (updated,) = incidents(then)
+    assert (updated.change, updated.id) == ("updated", incidents(first)[0].id)
+    assert updated.cause == Cause(
+        "Activation", "nonfinite_activation", 5, 1, "host1", "cuda:1", "blocks.7.mlp"
+    )
+    assert [one.rule for one in alerts(then)] == ["Gradient", "Loss", "Activation"]
+
+
+def test_an_earlier_step_ranks_before_an_earlier_stage() -> None:
+    slow = world.rule("grad_norm > 5", "Norm", holds=steps(3))
+    job = Job([slow, ACTIVATION], [*NAMES, "grad_norm"], 1)
+    job.step(1, {**WELL, "grad_norm": 9.0})
+    job.step(2, {**WELL, "grad_norm": 9.0})
+    told = job.step(3, {**WELL, "grad_norm": 9.0, "nonfinite_activation": 1.0})
+    assert [(one.change, one.cause.rule) for one in incidents(told)] == [("opened", "Norm")]
+
+
+def test_the_worst_severity_is_the_incidents() -> None:
+    job = Job([LOSS, APPLIED], NAMES, 1)
+    job.step(1, {**WELL, "loss": NAN})
+    told = job.step(2, {**WELL, "nonfinite_update": 1.0})
+    assert [(one.change, one.severity) for one in incidents(job.told)] == [
+        ("opened", "warning"),
+        ("updated", "critical"),
+    ]
+    assert incidents(told)[0].cause.rule == "Loss"
+
+
+def test_an_incident_is_over_after_some_quiet_steps() -> None:
+    job = Job([LOSS], NAMES, 1)
+    job.step(1, {**WELL, "loss": NAN})
+    job.step(2, {**WELL, "loss": NAN})
+    for step in range(3, 20):
+        job.step(step, WELL)
+    assert states(job.told) == [("Loss", "firing", 1), ("Loss", "resolved", 1)]
+    assert all(math.isnan(one.value) for one in alerts(job.told))
+    assert [one.change for one in incidents(job.told)] == ["opened", "resolved"]
+    assert job.step(30, {**WELL, "loss": NAN})
+    first, _, again = incidents(job.told)
+    assert first.id != again.id
+
+
+def test_what_follows_while_an_incident_is_open_belongs_to_it() -> None:
+    job = Job([LOSS], NAMES, 1)
+    job.step(1, {**WELL, "loss": NAN})
+    for step in range(2, 10):
+        job.step(step, WELL)
+    job.step(10, {**WELL, "loss": NAN})
+    assert [one.change for one in incidents(job.told)] == ["opened"]
+    assert len({one.incident for one in alerts(job.told)}) == 1
+    for step in range(11, 22):  # it resolves at 13, and that is the first quiet step
+        job.step(step, WELL)
+        assert len(incidents(job.told)) == 1
+    assert [one.change for one in incidents(job.step(22, WELL))] == ["resolved"]
+
+
+def test_alerts_neither_repeat_nor_resolve_when_the_run_goes_back() -> None:
+    above = world.rule("loss > 2 * mean(loss[3])", "Above")
+    job = Job([above, APPLIED], NAMES, 1)
+    for step in range(1, 8):
+        job.step(step, WELL)
+    job.step(8, {**WELL, "loss": 9.0, "nonfinite_update": 1.0})
+    before = list(job.told)
+    assert states(before) == [("Applied", "firing", 8), ("Above", "firing", 8)]
+    for step in (5, 6, 7):
+        job.step(step, {**WELL, "loss": 9.0, "nonfinite_update": 1.0})
+    assert job.told == before
+    assert states(job.step(8, {**WELL, "nonfinite_update": 1.0})) == [("Above", "resolved", 8)]
+
+
+def test_at_most_some_dozens_of_alerts_of_a_rule_are_followed() -> None:
+    job = Job([LOSS], NAMES, 200)
+    job.step(1, {**WELL, "loss": NAN})
+    assert len(alerts(job.told)) == MAX_LIVE
+    assert job.engine.unfollowed == {"Loss": 200 - MAX_LIVE}
+    for step in range(2, 6):
+        job.step(step, WELL)
+    assert job.engine.unfollowed == {}
+    assert len(states(job.told)) == 2 * MAX_LIVE
+
+
+def test_over_a_step_too_at_most_some_dozens_are_followed() -> None:
+    rule = world.rule("by_rank(loss) > loss - 1 and loss > 0", "All")
+    job = Job([rule], NAMES, 100)
+    job.step(1, WELL)
+    assert len(alerts(job.told)) == MAX_LIVE
+    assert {one.labels["rank"] for one in alerts(job.told)} == {str(r) for r in range(MAX_LIVE)}
+    assert job.engine.unfollowed == {"All": 100 - MAX_LIVE}
+    job.step(2, {**WELL, "loss": 0.0})
+    assert job.engine.unfollowed == {}
+
+
+def test_a_fault_in_one_rule_switches_off_that_rule_alone() -> None:
+    layers = [f"layer_grad_norm/{at}" for at in range(1601)]
+    broken = world.rule("layer_grad_norm > mean(layer_grad_norm[10000])", "Broken")
+    fine = world.rule("loss > 3", "Fine")
+    job = Job([broken, fine], [*layers, "loss"], 1)
+    job.step(1, dict.fromkeys([*layers, "loss"], 1.0))
+    assert job.engine.rule_errors == {"Broken": 1}
+    told = job.step(2, dict.fromkeys([*layers, "loss"], 9.0))
+    assert states(told) == [("Fine", "firing", 2)]
+    assert job.engine.rule_errors == {"Broken": 1}
+
+
+def test_layers_are_alerts_of_their_own() -> None:
+    rule = world.rule("layer_grad_norm > 3", "Layer", summary="{layer} = {module}: {value:.1f}")
+    job = Job([rule], ["layer_grad_norm/a", "layer_grad_norm/b"])
+    told = job.step(1, {"layer_grad_norm/a": 2.0, "layer_grad_norm/b": 8.0})
+    (alert,) = alerts(told)
+    assert (alert.labels, alert.value, alert.score) == ({"layer": "b"}, 4.0, 4.0)
+    assert alert.summary == "b = b: 4.0"
+    assert incidents(told)[0].cause.module == "b"
+
+
+# Silence and loss: judged by the clock.
+
+SILENT = world.rule("by_rank(silence) > 30", "Silent", severity="critical")
+GONE = world.rule("by_rank(lost) > 0", "Gone", severity="critical")
+
+
+def test_a_rank_that_is_not_heard_of_is_silent() -> None:
+    job = Job([SILENT, GONE], NAMES)
+    job.step(4, WELL)
+    for _ in range(31):
+        job.now += 1.0
+        job.engine.feed(0, Heartbeat(4, "held", job.now), job.now)
+        job.told += job.engine.tick(job.now)
+    assert [(one.rule, one.labels, one.step) for one in alerts(job.told)] == [
+        ("Silent", {"rank": "1"}, 4)
+    ]
+    job.engine.feed(1, Heartbeat(4, "held", job.now), job.now)
+    assert states(job.tick()) == [("Silent", "resolved", 4)]
+
+
+def test_nobody_is_silent_or_late_while_it_was_the_daemon_that_stood_still() -> None:
+    job = Job([SILENT], NAMES, patience=30.0)
+    job.tick(1.0)
+    job.frame(0, 1, WELL)
+    job.now += 1000.0
+    job.told += job.engine.tick(job.now)
+    assert (job.told, job.engine.step) == ([], 0)
+    job.frame(1, 1, WELL)
+    assert job.engine.step == 1
+    assert job.tick(29.0) == []
+    assert len(states(job.tick(4.0))) == 2
+
+
+def test_a_rank_that_does_not_come_back_is_lost() -> None:
+    job = Job([GONE], NAMES)
+    job.engine.disconnected(1, job.now)
+    assert job.tick(9.0) == []
+    assert states(job.tick(1.5)) == [("Gone", "firing", 0)]
+    job.hello(1)
+    assert states(job.tick()) == [("Gone", "resolved", 0)]
+
+
+def test_a_rank_that_comes_back_in_time_was_never_lost() -> None:
+    job = Job([GONE], NAMES)
+    job.engine.disconnected(1, job.now)
+    job.tick(9.0)
+    job.hello(1)
+    assert job.tick(60.0) == []
+
+
+def test_a_rank_that_said_goodbye_is_neither_silent_nor_lost() -> None:
+    job = Job([SILENT, GONE], NAMES)
+    for rank in (0, 1):
+        job.engine.feed(rank, Goodbye("finished"), job.now)
+        job.engine.disconnected(rank, job.now)
+    assert job.tick(1000.0) == []
+    assert job.engine.ended(job.now + 1) == []
+
+
+def test_when_the_job_ends_whoever_said_no_goodbye_is_lost() -> None:
+    job = Job([SILENT, GONE], NAMES)
+    job.engine.feed(0, Goodbye("finished"), job.now)
+    told = job.engine.ended(job.now + 1)
+    assert [(one.rule, one.labels) for one in alerts(told)] == [("Gone", {"rank": "1"})]
+
+
+def test_a_crash_that_follows_a_nan_belongs_to_it() -> None:
+    job = Job([LOSS, GONE], NAMES)
+    job.step(1, WELL)
+    job.frame(0, 2, WELL)
+    job.frame(1, 2, {**WELL, "loss": NAN})
+    told = job.engine.ended(job.now + 1)
+    assert [one.rule for one in alerts(told)] == ["Gone", "Gone"]
+    assert [one.change for one in incidents(told)] == ["updated"]  # it is critical now
+    assert incidents(told)[0].cause.rule == "Loss"
+
+
+def test_a_silence_after_the_last_step_that_others_began_is_not_its_cause() -> None:
+    job = Job([LOSS, SILENT], NAMES, patience=60.0)
+    job.step(1, WELL)
+    job.frame(0, 2, {**WELL, "loss": NAN})  # rank 1 hangs in step 2
+    told = job.tick(31.0)  # patience has not ended, step 2 is still open
+    assert [(one.rule, one.step) for one in alerts(told)] == [("Silent", 2)] * 2
+    assert incidents(told)[-1].cause.rule == "Loss"
+
+
+def test_the_end_of_a_run_resolves_what_no_longer_held() -> None:
+    job = Job([LOSS, APPLIED], NAMES, 1)
+    job.step(1, {**WELL, "loss": NAN})
+    job.step(2, WELL)
+    told = job.engine.ended(job.now + 1)
+    assert states(told) == [("Loss", "resolved", 1)]
+    assert [one.change for one in incidents(told)] == ["resolved"]
+
+    job = Job([LOSS, APPLIED], NAMES, 1)
+    job.step(1, {**WELL, "nonfinite_update": 1.0})
+    assert job.engine.ended(job.now + 1) == [], "what still held stays open"
+
+
+def test_the_last_steps_of_a_job_are_judged_when_it_ends() -> None:
+    job = Job([world.rule("loss > 3")], NAMES)
+    job.frame(0, 1, {**WELL, "loss": 9.0})
+    assert states(job.engine.ended(job.now)) == [("Rule", "firing", 1)]
+
+
+def test_another_job_of_the_same_name_begins_with_a_clean_slate() -> None:
+    job = Job([LOSS, APPLIED, GONE], NAMES)
+    job.step(5, {**WELL, "nonfinite_update": 1.0})
+    first = incidents(job.told)[0].id
+    assert {one.rule for one in alerts(job.engine.ended(job.now))} == {"Gone"}
+    told = job.hello(0, "b")
+    assert {one.state for one in alerts(told)} == {"resolved"}
+    assert [(one.change, one.id) for one in incidents(told)] == [("resolved", first)]
+    job.frame(0, 1, WELL)
+    assert job.engine.step == 5, "rank 1 is waited for, though it is known only from before"
+    assert job.hello(1, "b") == []
+    assert [one.rule for one in alerts(job.frame(1, 1, {**WELL, "loss": NAN}))] == ["Loss"]
+    assert job.engine.step == 1
+    assert len(actions(job.step(2, {**WELL, "nonfinite_update": 1.0}))) == 1
+
+
+def test_after_a_rollback_the_module_of_the_new_step_is_told() -> None:
+    job = Job([world.rule("by_rank(nonfinite_activation) > 0", "Now")], NAMES, 1)
+    bad = {**WELL, "nonfinite_activation": 1.0}
+    job.frame(0, 5, bad, {"nonfinite_activation": "before"})
+    job.frame(0, 4, WELL)
+    told = job.frame(0, 5, bad, {"nonfinite_activation": "after"})
+    assert alerts(told)
+    job.engine.ended(job.now)
+    job.hello(0, "b")
+    told = job.frame(0, 5, bad, {"nonfinite_activation": "again", "loss": "other"})
+    assert incidents(told)[0].cause.module == "again"
+
+
+# After a restart of the daemon.
+
+
+def test_an_incident_goes_on_in_a_new_daemon() -> None:
+    job = Job([LOSS, APPLIED], NAMES)
+    job.step(7, WELL, {1: {"loss": NAN}})
+    (opened,) = incidents(job.told)
+    after = Job([LOSS, APPLIED], NAMES, greet=False)
+    after.engine.adopt(
+        opened.id, opened.cause, opened.severity, opened.opened_step, alerts(job.told)
+    )
+    for rank in (0, 1):
+        after.hello(rank)
+    assert after.step(8, WELL, {1: {"loss": NAN}}) == [], "it neither repeats nor resolves"
+    for step in range(9, 30):
+        after.step(step, WELL)
+    assert states(after.told) == [("Loss", "resolved", 7)]
+    assert [(one.change, one.id) for one in incidents(after.told)] == [("resolved", opened.id)]
+
+
+def test_an_adopted_alert_of_a_rule_that_is_gone_resolves() -> None:
+    job = Job([LOSS], NAMES)
+    job.step(7, WELL, {1: {"loss": NAN}})
+    (opened,) = incidents(job.told)
+    changed = world.rule("nonfinite(loss)", "Loss")
+    for rules in ([APPLIED], [changed]):
+        after = Job(rules, NAMES, greet=False)
+        after.engine.adopt(opened.id, opened.cause, "warning", 7, alerts(job.told))
+        assert states(after.tick()) == [("Loss", "resolved", 7)]
+
+
+# The same messages at the same times give the same transitions.
+
+_SOURCE = st.tuples(
+    st.integers(0, 2),  # rank
+    st.sampled_from(["frame"] * 8 + ["heartbeat", "goodbye", "hello", "cut", "tick", "restart"]),
+    st.sampled_from([0, 0, 0, 1, 2, -4]),  # steps further than the next
+    st.sampled_from([0.5, 1.0, 1.0, 2.0, 9.0, NAN, math.inf, None]),
+    st.sampled_from([0.0, 0.1, 0.5, 4.0, 40.0]),  # seconds later
+)
+_RULES = [
+    LOSS,
+    APPLIED,
+    SILENT,
+    GONE,
+    world.rule("robust_z(loss, window=8) > 3 and loss > mean(loss[3])", "Z", keeps=steps(3)),
+    world.rule("by_rank(loss) > 1.5 * loss", "Out", holds=seconds(0.3), keeps=seconds(0.5)),
+]
+Told = list[tuple[float, int, FromRank | str]]
+
+
+def _stream(drawn: list[tuple[int, str, int, float | None, float]]) -> Told:
+    """Whatever three ranks may say, in a plausible order and in an implausible one."""
+    now, at, sequence, life = 100.0, [0, 0, 0], [0, 0, 0], [0, 0, 0]
+    told: Told = [(now, rank, world.hello(rank, 3, NAMES)) for rank in range(3)]
+    for rank, kind, further, loss, pause in drawn:
+        now += pause
+        if kind == "frame":
+            at[rank] = max(1, at[rank] + 1 + further)
+            sequence[rank] += 1 + max(0, further)
+            bad = 0.0 if loss != 9.0 else 1.0
+            own = {"nonfinite_activation": 0.0, "nonfinite_update": bad}
+            measured = own if loss is None else {**own, "loss": loss}
+            message = world.frame(at[rank], sequence[rank], NAMES, measured)
+            told.append((now, rank, message))
+        elif kind in ("hello", "restart"):
+            life[rank] += kind == "restart"
+            hello = world.hello(rank, 3, NAMES, incarnation=str(life[rank]), step=at[rank])
+            told.append((now, rank, hello))
+        elif kind == "heartbeat":
+            told.append((now, rank, Heartbeat(at[rank], "data", now)))
+        else:
+            told.append((now, rank, Goodbye("finished") if kind == "goodbye" else kind))
+    return told
+
+
+def _play(stream: Told, *, serialized: bool = False) -> list[Transition]:
+    engine = RunEngine("run", _RULES, patience=5.0)
+    transitions: list[Transition] = []
+    for now, rank, message in stream:
+        if message == "tick":
+            transitions += engine.tick(now)
+        elif message == "cut":
+            transitions += engine.disconnected(rank, now)
+        elif not isinstance(message, str):
+            if serialized:
+                (body,) = Splitter().feed(encode(message))
+                decoded = decode_from_rank(body)
+                assert decoded == message
+                message = decoded
+            transitions += engine.feed(rank, message, now)
+    return transitions + engine.ended(stream[-1][0] + 1)
+
+
+@given(st.lists(_SOURCE, max_size=60))
+def test_replay_gives_exactly_what_happened_live(
+    drawn: list[tuple[int, str, int, float | None, float]],
+) -> None:
+    stream = _stream(drawn)
+    live = _play(stream)
+    assert repr(_play(stream, serialized=True)) == repr(live)  # repr, since NaN is not NaN
+
+
+@given(st.lists(_SOURCE, max_size=60))
+def test_what_is_told_is_consistent_whatever_the_ranks_say(
+    drawn: list[tuple[int, str, int, float | None, float]],
+) -> None:
+    open_incident: str | None = None
+    firing: set[tuple[str, str]] = set()
+    cause: Cause | None = None
+    for one in _play(_stream(drawn)):
+        name = type(one).__name__
+        if name == "IncidentChanged":
+            (change,) = incidents([one])
+            assert (change.change == "opened") is (open_incident is None)
+            if change.change == "updated":
+                assert cause is not None
+                assert change.cause.step <= cause.step
+            open_incident = None if change.change == "resolved" else change.id
+            cause = change.cause
+            assert not (change.change == "resolved" and firing)
+        elif name == "AlertChanged":
+            (alert,) = alerts([one])
+            identity = (alert.rule, repr(alert.labels))
+            assert alert.incident == open_incident
+            assert (identity in firing) is (alert.state == "resolved")
+            assert alert.step <= alert.fired_step
+            firing ^= {identity}
+        else:
+            (wanted,) = actions([one])
+            assert (wanted.incident, wanted.rule) == (open_incident, "Applied")
+
+
+def test_ids_of_incidents_differ_between_runs_and_times() -> None:
+    ids = set()
+    for run, now in (("a", 1.0), ("b", 1.0), ("a", 2.0)):
+        engine = RunEngine(run, [replace(LOSS)])
+        engine.feed(0, world.hello(0, 1, NAMES), now)
+        told = engine.feed(0, world.frame(1, 1, NAMES, {"loss": NAN}), now)
+        ids |= {one.id for one in incidents(told)}
+    assert len(ids) == 3
+    assert all(len(one) == 10 for one in ids)
+
+
+def test_a_rule_asks_for_its_action_once_however_many_ranks_it_fires_for() -> None:
+    job = Job([APPLIED], NAMES, 8)
+    job.step(1, {**WELL, "nonfinite_update": 1.0})
+    assert len(alerts(job.told)) == 8
+    assert len(actions(job.told)) == 1
+    job.step(2, WELL)
+    job.step(3, WELL, {3: {"nonfinite_update": 1.0}})
+    assert len(actions(job.told)) == 2, "it asks again once none was firing any more"

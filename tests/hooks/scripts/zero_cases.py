@@ -1,0 +1,248 @@
+"""Train under DeepSpeed, one case after the other, and write down what was seen.
+
+Started by `torchrun -m` from the repository's root with two arguments: a JSON list of cases, and
+a folder that gets one file of results per rank. A case is a dict; `DEFAULTS` lists its keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from sentinel.wire import Remedies
+from sentinel_hooks.adapters.adapter import Adapter
+from sentinel_hooks.adapters.choice import choose
+from tests.hooks.scripts.gpt import Gpt, batch
+
+DEFAULTS: dict[str, Any] = {
+    "name": "",
+    "stage": 0,
+    "dtype": "fp32",
+    "steps": 4,
+    "accumulate": 1,
+    "clip": 0.0,
+    "watch": True,
+    "direct": False,  # loss.backward() instead of engine.backward(loss)
+    "checkpointing": False,
+    "fault": None,  # module, rank, step, micro_batch, how; "value" nan or inf
+    "broken": "",  # the name of a probe that raises at step 2
+    "remedy": None,  # after this step, scale the learning rate by a half
+    "schedule": False,  # a scheduler of the engine's that sets the rate at each step
+    "config": {},  # more DeepSpeed configuration
+}
+
+
+def engine_of(case: dict[str, Any]) -> Any:
+    torch.manual_seed(7)
+    model = Gpt()
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_accumulation_steps": case["accumulate"],
+        "gradient_clipping": case["clip"],
+        "zero_optimization": {"stage": case["stage"]},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+    }
+    if case["dtype"] == "bf16":
+        config["bf16"] = {"enabled": True}
+    config.update(case["config"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    if case["schedule"]:
+        warmup = {"warmup_num_steps": 10, "warmup_max_lr": 1e-3, "warmup_type": "linear"}
+        config["scheduler"] = {"type": "WarmupLR", "params": warmup}
+    return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+
+
+class Fault:
+    """Puts a value into one module's output at one step and micro-batch of one rank."""
+
+    def __init__(self, spec: dict[str, Any], engine: Any) -> None:
+        self.spec = spec
+        self.module = engine.module.get_submodule(spec["module"])
+        self.here = dist.get_rank() == spec["rank"]
+        self.now = False
+
+    def corrupt(self, output: torch.Tensor) -> torch.Tensor:
+        if not (self.now and self.here):
+            return output
+        bad = output.clone()
+        bad.view(-1)[3] = float(self.spec.get("value", "nan"))
+        return bad
+
+    def hook(self, module: object, args: object, output: torch.Tensor) -> torch.Tensor:
+        return self.corrupt(output)
+
+    def place(self) -> None:
+        if self.spec["how"] == "hook":
+            self.module.register_forward_hook(self.hook)
+        elif self.spec["how"] == "patch":
+            original = self.module.forward
+            self.module.forward = lambda *args, **kwargs: self.corrupt(original(*args, **kwargs))
+
+    def around(self, step: int, micro_batch: int) -> Callable[[], None]:
+        """Arm for this pass; the result disarms."""
+        steps = (self.spec["step"], self.spec.get("also"))
+        self.now = step in steps and self.spec.get("micro_batch", 0) == micro_batch
+        if self.spec["how"] == "just before" and self.now:
+            remove: Callable[[], None] = self.module.register_forward_hook(self.hook).remove
+            return remove
+        return lambda: None
+
+
+def describe(adapter: Adapter, sample: Any) -> dict[str, Any]:
+    values = {
+        f"{one.signal}|{one.label}" if one.label else one.signal: sample.values[index]
+        for index, one in enumerate(adapter.panel.series)
+        if not sample.is_missing(index)
+    }
+    findings = [[one.signal, one.module, one.micro_batch] for one in sample.findings]
+    return {"step": sample.step, "values": values, "findings": findings}
+
+
+def fingerprint(engine: Any) -> dict[str, Any]:
+    """What detaching must put back: attributes of the engine and hooks of every module."""
+    hooks = {
+        name: [
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            len(module._forward_hooks_with_kwargs),
+            len(module._forward_pre_hooks_with_kwargs),
+            *sorted(vars(module)),
+        ]
+        for name, module in engine.module.named_modules()
+    }
+    methods = (engine.step, engine.backward, engine.save_checkpoint, engine.optimizer.step)
+    return {
+        "engine": sorted(vars(engine)),
+        "optimizer": sorted(vars(engine.optimizer)),
+        "methods": [method.__qualname__ for method in methods],
+        "hooks": hooks,
+    }
+
+
+class Counted:
+    """Counts the collectives of this process, underneath DeepSpeed."""
+
+    NAMES = (
+        "all_reduce",
+        "all_gather_into_tensor",
+        "reduce_scatter_tensor",
+        "broadcast",
+        "reduce",
+        "all_gather",
+        "barrier",
+        "reduce_scatter",
+        "all_to_all_single",
+    )
+
+    def __init__(self) -> None:
+        self.count = 0
+        for name in self.NAMES:
+            setattr(dist, name, self.counting(getattr(dist, name)))
+
+    def counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return function(*args, **kwargs)
+
+        return call
+
+
+def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
+    engine = engine_of(case)
+    if case["checkpointing"]:
+        checkpointed(engine.module)
+    fault = Fault(case["fault"], engine) if case["fault"] else None
+    if fault and not fault.spec.get("after"):
+        fault.place()
+    result: dict[str, Any] = {"losses": [], "norms": [], "samples": [], "phases": [], "rates": []}
+    adapter: Adapter | None = None
+    boundaries: list[int] = []
+    if case["watch"]:
+        os.environ["SENTINEL_RAISE"] = "0" if case["broken"] else "1"
+        adapter = choose(engine)
+        if case["broken"]:
+            break_probe(adapter, case["broken"])
+        adapter.install(boundaries.append, result["phases"].append)
+        result["series"] = [[one.signal, one.label] for one in adapter.panel.series]
+        result["missing"] = dict(adapter.panel.missing)
+    if fault and fault.spec.get("after"):
+        fault.place()
+    counted = collectives.count
+    for step in range(1, case["steps"] + 1):
+        for micro_batch in range(case["accumulate"]):
+            rows = batch(1000 * step + 10 * micro_batch + dist.get_rank())
+            disarm = fault.around(step, micro_batch) if fault else lambda: None
+            loss = engine(rows[:, :-1], rows[:, 1:])
+            disarm()
+            if case["direct"]:
+                loss.backward()
+            else:
+                engine.backward(loss)
+            result["losses"].append(loss.item().hex())
+            engine.step()
+        norm = engine.get_global_grad_norm()
+        result["norms"].append(None if norm is None else float(norm))
+        if adapter is not None:
+            result["samples"] += [describe(adapter, one) for one in adapter.panel.settled()]
+            if step == case["remedy"]:
+                adapter.apply(Remedies(lr_scale=0.5))
+        result["rates"].append(engine.get_lr()[0])
+    result["collectives"] = collectives.count - counted
+    result["skipped_steps"] = engine.skipped_steps
+    result["boundaries"] = boundaries
+    if adapter is not None:
+        result["bad_weight"] = adapter.first_bad_weight()
+        result["lost"] = [[one.step, one.signal, one.reason] for one in adapter.panel.lost()]
+        adapter.detach()
+    result["fingerprint"] = fingerprint(engine)
+    engine.destroy()
+    return result
+
+
+def checkpointed(model: Any) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    for block in model.blocks:
+        original = block.forward
+        block.forward = lambda x, original=original: checkpoint(original, x, use_reentrant=True)
+
+
+def break_probe(adapter: Adapter, name: str) -> None:
+    probe = next(one for one in adapter.panel.probes if one.name == name)
+    original = probe.read
+    steps = iter(range(1, 1000))
+
+    def read(sample: Any) -> None:
+        if next(steps) == 2:
+            raise RuntimeError("broken on purpose")
+        original(sample)
+
+    probe.read = read  # type: ignore[method-assign]
+
+
+def main() -> None:
+    cases = [{**DEFAULTS, **case} for case in json.loads(sys.argv[1])]
+    torch.set_num_threads(1)
+    collectives = Counted()
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # needs no compiler
+    deepspeed.init_distributed("gloo")
+    results = {case["name"]: run(case, collectives) for case in cases}
+    out = Path(sys.argv[2]) / f"rank{dist.get_rank()}.json"
+    out.write_text(json.dumps(results))
+    dist.barrier()
+    dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # torch's gloo may abort at an orderly exit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""A plain loop over DistributedDataParallel, for real, on two ranks."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    out = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node=2", "-m", "tests.hooks.scripts.ddp_run", str(out)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_watching_changes_no_bit_of_the_losses(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["watched"]["losses"] == rank["plain"]["losses"]
+        assert rank["watched"]["norms"] == rank["plain"]["norms"]
+
+
+def test_gradients_are_measured_once_reduced_and_before_they_are_clipped(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for rank in ranks:
+        watched = rank["watched"]
+        measured = [values["grad_norm"] for values in watched["steps"]]
+        assert measured == pytest.approx(watched["norms"], rel=1e-6)
+        assert min(measured) > 0.2
+
+
+def test_one_rank_answers_for_the_layers_that_all_hold(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["watched"] for rank in ranks)
+    assert (first["layers"], second["layers"]) == (16, 0)
+    for values in first["steps"]:
+        squares = [value for name, value in values.items() if name.startswith("layer_grad_norm")]
+        assert math.sqrt(sum(squares)) == pytest.approx(values["grad_norm"], rel=1e-6)

@@ -1,0 +1,49 @@
+"""Notices and letters, as the record would have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sentinel.notify.message import Station
+from sentinel.notify.notice import Action, Alert, Cause, Incident, Notice
+from sentinel.notify.receiver import Letter, Posted
+
+STATION = Station("head-node", Path("/var/lib/sentinel"))
+
+
+def notice(
+    *,
+    run: str = "gpt",
+    state: str = "open",
+    severity: str = "critical",
+    module: str | None = "transformer.h.3.mlp",
+    summary: str = "a non-finite gradient was applied to the weights",
+    actions: tuple[Action, ...] = (),
+    about: Action | None = None,
+    alerts: int = 1,
+    escalated: bool = False,
+) -> Notice:
+    cause = Cause("NonFiniteUpdate", "nonfinite_update", 37, 1, "node-a", "cuda:1", module)
+    return Notice(
+        at=1_780_000_000.0,
+        incident=Incident("i1", run, state, severity, 37, cause),
+        alerts=tuple(
+            Alert("NonFiniteUpdate", labels={"layer": f"layer.{n}"}, step=37) for n in range(alerts)
+        )[:10],
+        alert_count=alerts,
+        actions=actions,
+        about=about,
+        summary=summary,
+        advice="go back to a checkpoint from before step 37",
+        escalated=escalated,
+    )
+
+
+def letter(
+    kind: str = "opened", *, event_id: str = "e1", head: Posted | None = None, about: Notice | None
+) -> Letter:
+    return Letter(event_id, kind, about or notice(), head)
+
+
+REQUESTED = Action("pause", "requested", 37, "rule:NonFiniteUpdate")
+HELD = Action("pause", "done", 41, "rule:NonFiniteUpdate")

@@ -1,0 +1,63 @@
+"""Starting real training processes, and ending all of them whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+SMALL = (
+    *("--no-sentinel", "--layers", "2", "--width", "32", "--heads", "2", "--context", "32"),
+    *("--micro-batch", "2", "--steps", "6", "--warmup", "2", "--log-every", "1", "--threads", "1"),
+)
+
+
+def _finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run to its end; what takes over two minutes hangs, and is killed with all its ranks."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    environment.update(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"did not end:\n{output}")
+    return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+@pytest.fixture(scope="session")
+def alone() -> Launch:
+    """`alone(*arguments, cwd=...)` runs the trainer as one plain process, without a launcher."""
+
+    def launch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return _finish([sys.executable, "-m", "sentinel_hooks.reference", *arguments], cwd)
+
+    return launch
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Launch:
+    """`two_ranks(*arguments, cwd=...)` gives the arguments to torchrun with two processes."""
+
+    def launch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        torchrun = [sys.executable, "-m", "torch.distributed.run"]
+        # --standalone takes a free port; the default one may be another job's.
+        return _finish([*torchrun, "--standalone", "--nproc_per_node", "2", *arguments], cwd)
+
+    return launch
