@@ -10,7 +10,8 @@ SentinelError               what went wrong, where, what was expected, what to d
 ├── StateError              a state directory that cannot be used
 │   └── StateTakenError     another daemon lives there
 ├── ReplayError             a recording or log that cannot be read
-└── NoDaemonError           no daemon answers where one was expected
+├── NoDaemonError           no daemon answers where one was expected
+└── DeliveryError           a message that was not delivered, or perhaps was
 """
 
 from __future__ import annotations
@@ -68,3 +69,27 @@ class ReplayError(SentinelError):
 
 class NoDaemonError(SentinelError):
     """No daemon answers where one was expected."""
+
+
+class DeliveryError(SentinelError):
+    """A message that was not delivered, or perhaps was.
+
+    `permanent`: trying again will not help before a person has changed something. `doubtful`: it
+    may have arrived all the same. `retry_after`: seconds that the receiver asked to be left alone.
+    `code`: the receiver's own word for it.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        permanent: bool = False,
+        doubtful: bool = False,
+        retry_after: float | None = None,
+        code: str = "",
+    ) -> None:
+        super().__init__(reason)
+        self.permanent = permanent
+        self.doubtful = doubtful
+        self.retry_after = retry_after
+        self.code = code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -69,15 +68,11 @@ def execute(arguments: Sequence[str] | None = None) -> int:
             prog_name="sentinel",
             standalone_mode=False,
         )
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:  # who read our output has gone: nothing is left to be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except AddressError as error:
         return _complain(str(error), 2)
     except SentinelError as error:

@@ -28,7 +28,7 @@ def give(state: Path, run: str | None, action: str, *, wait: float, **body: floa
         click.echo(f"{name}: {action} asked for")
         return
     deadline = clock.monotonic() + wait
-    while (became := _look(client, given["id"]))["state"] == "requested":
+    while (became := look(client, given["id"]))["state"] == "requested":
         if clock.monotonic() > deadline:
             raise ControlError(
                 f"{name}: {action} was asked for but has not happened within {wait:g} s; the order "
@@ -38,7 +38,7 @@ def give(state: Path, run: str | None, action: str, *, wait: float, **body: floa
     _tell(name, action, became)
 
 
-def _look(client: Client, action_id: int) -> BecameJSON:
+def look(client: Client, action_id: int) -> BecameJSON:
     """What became of it; an embedded daemon may end with its run before it could be asked."""
     try:
         return client.became(action_id)

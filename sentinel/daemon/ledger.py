@@ -63,7 +63,6 @@ class Ledger:
         """Put an action on the record; returns its id. Raises `StateError`."""
 
         def add() -> int:
-            self._catch_up()
             return self._store.add_action(
                 new.run,
                 new.action,
@@ -162,13 +161,7 @@ class Ledger:
             action_id, record.state, at=record.at, step=record.step, detail=record.reason
         )
 
-    def _catch_up(self) -> None:
-        """Write what could not be written before: an action may refer to its incident."""
-        if self._store.behind:
-            self._store.commit()
-
     def _add(self, run: str, record: Record) -> int:
-        self._catch_up()
         return self._store.add_action(
             run,
             record.action,

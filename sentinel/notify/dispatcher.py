@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sentinel.clock import steady
-from sentinel.errors import SentinelError
+from sentinel.errors import DeliveryError, SentinelError
 from sentinel.notify.notice import read
-from sentinel.notify.receiver import DeliveryError, Letter, Place, Posted, Receiver
+from sentinel.notify.receiver import Letter, Place, Posted, Receiver
 
 _log = logging.getLogger(__name__)
 _LONGEST_SLEEP = 60.0  # s

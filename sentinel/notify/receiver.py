@@ -5,32 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from sentinel.errors import SentinelError
 from sentinel.notify.notice import Notice
-
-
-class DeliveryError(SentinelError):
-    """A message that was not delivered, or perhaps was.
-
-    `permanent`: trying again will not help before a person has changed something. `doubtful`: it
-    may have arrived all the same. `retry_after`: seconds that the receiver asked to be left alone.
-    `code`: the receiver's own word for it.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        permanent: bool = False,
-        doubtful: bool = False,
-        retry_after: float | None = None,
-        code: str = "",
-    ) -> None:
-        super().__init__(reason)
-        self.permanent = permanent
-        self.doubtful = doubtful
-        self.retry_after = retry_after
-        self.code = code
 
 
 class Place(Protocol):

@@ -35,10 +35,10 @@ from slack_sdk.http_retry.state import RetryState
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from sentinel.errors import SentinelError
+from sentinel.errors import DeliveryError, SentinelError
 from sentinel.notify.blocks import blocks, fallback
 from sentinel.notify.message import Station, Text, compose, compose_reply
-from sentinel.notify.receiver import DeliveryError, Letter, Place, Posted
+from sentinel.notify.receiver import Letter, Place, Posted
 from sentinel.notify.slack_errors import BLOCK_ERRORS, THREAD_ERRORS, explain, json_of
 
 EVENT_TYPE = "sentinel_incident"

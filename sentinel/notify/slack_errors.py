@@ -5,7 +5,7 @@ from __future__ import annotations
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from sentinel.notify.receiver import DeliveryError
+from sentinel.errors import DeliveryError
 
 BLOCK_ERRORS = frozenset(("invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"))
 THREAD_ERRORS = frozenset(("thread_not_found", "message_not_found", "cannot_reply_to_message"))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sentinel.cli.client import Client
+from sentinel.cli.order import look
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import Daemon, environment, eventually, sentinel
 from tests.daemon.scenes import broken, status
@@ -177,6 +179,19 @@ def test_a_reader_that_goes_away_is_no_traceback(held: tuple[Daemon, FakeJob]) -
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_what_became_of_an_order_is_read_from_the_directory_of_a_daemon_that_has_ended(
+    tmp_path: Path,
+) -> None:
+    daemon = Daemon(tmp_path / "state").start()
+    FakeJob(daemon.place).connect().train()
+    assert sentinel("resume", "--state", daemon.state).returncode == 1
+    client = Client(daemon.state)
+    alive = look(client, 1)
+    assert daemon.stop() == 0
+    assert look(client, 1) == alive
+    assert (alive["action"], alive["state"]) == ("resume", "refused")
 
 
 def test_no_run_goes_on_is_said(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sentinel.store.shapes import RankRow, RunRow
 from sentinel.store.store import Store
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import Daemon, eventually, sentinel
-from tests.daemon.scenes import APPLIED_NAN, broken, in_state, incidents, status
+from tests.daemon.scenes import APPLIED_NAN, SKIPPED, broken, in_state, incidents, status
 
 
 def test_a_held_run_is_adopted_after_kill_9_and_can_be_resumed(daemon: Daemon) -> None:
@@ -103,15 +103,20 @@ def test_a_job_that_is_started_again_under_a_living_daemon_is_held_anew(daemon: 
     again.vanish()
 
 
-def test_a_finished_run_keeps_its_record_when_its_name_is_used_again(daemon: Daemon) -> None:
+def test_a_run_by_the_name_of_a_finished_one_begins_anew(daemon: Daemon) -> None:
     job = FakeJob(daemon.place).connect()
     for _ in range(5):
-        job.train()
+        job.train(SKIPPED)
+        if job.stands:
+            break
     job.goodbye()
     in_state(daemon, job, "finished")
+    assert incidents(daemon)[0]["state"] == "resolved"
     again = FakeJob(daemon.place, pid=9000).connect()
     again.train()
     eventually(lambda: status(daemon)["step"] == 1)
+    assert daemon.metrics()['sentinel_steps_skipped_total{run="run"}'] == 0
+    assert len(incidents(daemon)) == 1
     again.goodbye()
 
 

@@ -146,6 +146,21 @@ def test_the_newest_process_of_a_rank_wins_and_the_old_one_stays_out(shared: Dae
     new.goodbye()
 
 
+def test_a_process_of_the_job_before_stays_out_also_where_its_rank_is_still_free(
+    shared: Daemon,
+) -> None:
+    old = FakeJob(shared.place, run="partly").connect()
+    new = FakeJob(shared.place, run="partly", pid=5000)
+    new.ranks[1].connect()
+    (refusal,) = said_to(shared, wire.encode(old.ranks[0].hello()))
+    assert isinstance(refusal, wire.Refusal)
+    assert refusal.final
+    new.ranks[0].connect()
+    new.train()
+    eventually(lambda: shared.metrics().get('sentinel_run_step{run="partly"}') == 1)
+    new.goodbye()
+
+
 def test_a_rank_that_comes_back_takes_the_place_of_its_own_old_connection(shared: Daemon) -> None:
     rank = FakeRank(shared.place, Register(), run="back").connect()
     old = rank._socket

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sentinel.errors import SentinelError
-from sentinel.notify import DeliveryError, SlackReceiver
+from sentinel.errors import DeliveryError, SentinelError
+from sentinel.notify import SlackReceiver
 from sentinel.notify.loopback_slack import Fault, LoopbackSlack
 from sentinel.notify.receiver import Posted
 from tests.notify.notices import HELD, letter, notice
