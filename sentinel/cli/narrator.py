@@ -26,6 +26,7 @@ class Narrator:
     every: float = EVERY
     incidents: dict[str, IncidentChanged] = field(default_factory=dict)
     records: dict[tuple[str, str], Record] = field(default_factory=dict)
+    _advised: set[str] = field(default_factory=set)
     _shown: dict[str, int] = field(default_factory=dict)
     _causes: dict[str, Cause] = field(default_factory=dict)
 
@@ -55,7 +56,8 @@ class Narrator:
         if alert.state == "firing":
             style = OF_SEVERITY[alert.severity]
             self.terminal.line(f"{alert.severity}: {alert.rule}: {alert.summary}", style)
-            if alert.advice:
+            if alert.advice and alert.rule not in self._advised:
+                self._advised.add(alert.rule)
                 self.terminal.line(f"    {alert.advice}", FAINT)
         else:
             self.terminal.line(f"over: {alert.rule} {labels(alert)}".rstrip(), FAINT)
@@ -74,7 +76,8 @@ class Narrator:
         record = news.record
         self.records[news.run, record.id or f"refused {record.at}"] = record
         if record.state == "requested":
-            self.terminal.line(f"{record.action} asked for by {record.by}: {record.reason}")
+            why = f": {record.reason}" if record.reason else ""
+            self.terminal.line(f"{record.action} asked for by {record.by}{why}")
         elif record.state == "done" and record.action == "pause":
             self._held(news.run, record)
         elif record.state == "done":

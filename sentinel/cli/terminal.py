@@ -48,8 +48,8 @@ class Terminal:
         return click.style(
             text,
             fg=color if isinstance(color, str) else None,
-            bold=bool(style.get("bold")),
-            dim=bool(style.get("dim")),
+            bold=True if style.get("bold") else None,
+            dim=True if style.get("dim") else None,
         )
 
     def _write(self, text: str) -> None:

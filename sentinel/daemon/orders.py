@@ -99,6 +99,10 @@ class Orders:
         self.started = now
         self._before = self._lapse_at = None
 
+    def forget(self) -> None:
+        """Ranks that were given up have come back: believe only what they tell."""
+        self.control = RunControl(self.run)
+
     def adopt(self, hold: HoldRow | None, now: float) -> None:
         """An earlier daemon has given orders to this job; its ranks will tell what came of them."""
         self._before = hold
@@ -115,9 +119,14 @@ class Orders:
 
     # What rules ask for.
 
-    def wanted(self, wanted: ActionWanted, action_id: int) -> None:
-        """A rule asks for an action, which is on the record as `action_id`."""
+    def wanted(self, wanted: ActionWanted, action_id: int, *, over: bool) -> None:
+        """A rule asks for an action, which is on the record as `action_id`.
+
+        `over`: the run has ended while this was being recorded.
+        """
         try:
+            if over:
+                raise ControlError(f"run {self.run} has ended")
             if self._desk.observe:
                 raise ControlError(OBSERVING)
             effects = self._of_rule(wanted, clock.steady())
@@ -177,6 +186,9 @@ class Orders:
     async def refuse(self, request: Request, step: int, reason: str, incident: str | None) -> None:
         """Record that an order was refused. Raises `StateError`."""
         await self._add(request, "refused", step, reason, incident)
+        now = clock.steady()
+        record = Record("", request.action, "refused", step, request.by, now, reason)
+        self._desk.tell(ActionNews(self.run, record))
 
     def _of_person(self, control: RunControl, request: Request) -> list[Effect]:
         now, at = clock.steady(), self._position()

@@ -118,6 +118,8 @@ class Run:
         known = self._hellos.get(hello.rank)
         if known is not None and known.incarnation != hello.incarnation:
             self._restart(now)
+        elif self._end is not None:
+            self.orders.forget()
         before = self._lines.pop(hello.rank, None)
         if before is not None:
             before.refuse("this rank has opened another connection")
@@ -325,7 +327,7 @@ class Run:
             if isinstance(change, ActionWanted):
                 wanted.append(change)
         for change, action_id in zip(wanted, ids or [], strict=False):
-            self.orders.wanted(change, action_id)
+            self.orders.wanted(change, action_id, over=not self.active)
         self.tell_state()
 
     def _broadcast(self, order: wire.FromDaemon) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -54,20 +53,17 @@ class Web:
         path = self._service.store.state_dir / place.API_NAME
         listener = place.bind(path)
         self._api = (path, listener)
-        start = partial(web.SockSite, shutdown_timeout=1.0)
-        await self._serve(application(self._service), listener, start)
+        await self._serve(application(self._service), listener)
         if self.http is not None:
             bound = _bind(self.http)
             self.http = HttpAddress(self.http.host, bound.getsockname()[1])
-            await self._serve(public_application(self._service), bound, start)
+            await self._serve(public_application(self._service), bound)
 
-    async def _serve(
-        self, app: web.Application, listener: socket.socket, site: partial[web.SockSite]
-    ) -> None:
-        runner = web.AppRunner(app, access_log=None)
+    async def _serve(self, app: web.Application, listener: socket.socket) -> None:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._runners.append(runner)
         await runner.setup()
-        await site(runner, listener).start()
+        await web.SockSite(runner, listener).start()
 
     async def close(self) -> None:
         """Answer what has been asked, and end."""

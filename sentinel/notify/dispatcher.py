@@ -23,6 +23,7 @@ from sentinel.notify.notice import read
 from sentinel.notify.receiver import Letter, Place, Posted, Receiver
 
 _log = logging.getLogger(__name__)
+_SOON = 1.5  # s; what is due by then is waited for at the end
 _LONGEST_SLEEP = 60.0  # s
 
 
@@ -125,7 +126,7 @@ class Dispatcher:
         while True:
             async with self._turn:
                 due = await asyncio.to_thread(self._outbox.next_due, self._receiver.name)
-            if due is None or max(due, self._quiet_until) > self._clock():
+            if due is None or max(due, self._quiet_until) > self._clock() + _SOON:
                 return due is None
             self.wake()
             await asyncio.sleep(0.02)

@@ -14,6 +14,8 @@ from sentinel.store.database import Row, rows
 from sentinel.store.notices import Message
 from sentinel.store.reading import real, text, whole
 
+SETTLE = 1.0  # s that a new incident waits, so that its first message has all ranks' word for it
+
 State = Literal["pending", "sending", "sent", "failed", "unaddressed"]
 
 
@@ -55,6 +57,7 @@ def address(message: Message, receiver: str | None, store_id: str) -> OutboxRow:
         payload=message.payload,
         state="unaddressed" if receiver is None else "pending",
         created_at=message.at,
+        next_attempt=message.at + SETTLE if message.kind == "opened" else 0.0,
     )
 
 
@@ -91,7 +94,7 @@ def insert(connection: sqlite3.Connection, row: OutboxRow, *, untouched: Collect
         """
         INSERT INTO outbox (event_id, receiver, kind, run, incident, payload, state, attempts,
                             doubtful, created_at, next_attempt, error, channel, ts)
-        VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, '', '', '')
+        VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, '', '', '')
         ON CONFLICT (event_id) DO NOTHING
         """,
         (
@@ -103,6 +106,7 @@ def insert(connection: sqlite3.Connection, row: OutboxRow, *, untouched: Collect
             row.payload,
             row.state,
             row.created_at,
+            row.next_attempt,
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from sentinel import clock
+from sentinel import clock, wire
 from sentinel.control.barrier import Verdict
 from sentinel.daemon.leftover import GRACE, Leftovers
 from sentinel.store.shapes import RankRow, RunRow
@@ -13,6 +13,8 @@ from sentinel.store.store import Store
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import Daemon, eventually, sentinel
 from tests.daemon.scenes import APPLIED_NAN, SKIPPED, broken, in_state, incidents, status
+
+TOO_LATE = (["refused"], ["lapsed"])  # before or after the order was given
 
 
 def test_a_held_run_is_adopted_after_kill_9_and_can_be_resumed(daemon: Daemon) -> None:
@@ -105,19 +107,26 @@ def test_a_job_that_is_started_again_under_a_living_daemon_is_held_anew(daemon: 
 
 def test_a_run_by_the_name_of_a_finished_one_begins_anew(daemon: Daemon) -> None:
     job = FakeJob(daemon.place).connect()
-    for _ in range(5):
+    for _ in range(3):
         job.train(SKIPPED)
-        if job.stands:
-            break
     job.goodbye()
     in_state(daemon, job, "finished")
-    assert incidents(daemon)[0]["state"] == "resolved"
     again = FakeJob(daemon.place, pid=9000).connect()
     again.train()
     eventually(lambda: status(daemon)["step"] == 1)
     assert daemon.metrics()['sentinel_steps_skipped_total{run="run"}'] == 0
-    assert len(incidents(daemon)) == 1
+    eventually(lambda: [one["state"] for one in incidents(daemon)] == ["resolved"])
     again.goodbye()
+
+
+def test_a_pause_that_comes_too_late_is_refused_on_the_record(daemon: Daemon) -> None:
+    job = FakeJob(daemon.place).connect()
+    for rank in job.ranks:  # in one breath: the run is over before the wish is on the record
+        for _ in range(3):
+            rank.frame(skipped=1.0)
+        rank.send(wire.Goodbye("finished"))
+    in_state(daemon, job, "finished")
+    eventually(lambda: [a["state"] for a in incidents(daemon)[0]["actions"]] in TOO_LATE)
 
 
 def test_a_shutdown_loses_nothing(daemon: Daemon) -> None:

@@ -271,6 +271,18 @@ def test_a_world_of_another_size_forgets_the_ranks_beyond_it() -> None:
     assert job.engine.latest == {Series("layer_grad_norm", "a"): 4.0}
 
 
+def test_a_rank_may_come_back_with_other_series() -> None:
+    job = Job([ALWAYS], ["loss", "layer_grad_norm/a"])
+    job.step(1, {"loss": 1.0, "layer_grad_norm/a": 8.0})
+    names = ["layer_grad_norm/b", "loss"]
+    job.engine.feed(1, world.hello(1, 2, names, incarnation="b", step=1), job.now)
+    job.engine.feed(0, world.hello(0, 2, ["loss"], incarnation="b", step=1), job.now)
+    job.engine.feed(0, world.frame(2, 1, ["loss"], {"loss": 1.0}), job.now)
+    measured = {"loss": 2.0, "layer_grad_norm/b": 9.0}
+    job.engine.feed(1, world.frame(2, 1, names, measured), job.now)
+    assert job.engine.latest == {Series("loss"): 1.5, Series("layer_grad_norm", "b"): 3.0}
+
+
 def test_coverage_says_why_a_signal_is_missing() -> None:
     job = _job()
     job.engine.feed(1, Coverage(3, "grad_norm", "its probe failed"), job.now)

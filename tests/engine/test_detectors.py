@@ -96,6 +96,16 @@ def test_a_level_that_stays_is_the_new_baseline_after_a_window() -> None:
     assert _score(detector, 2.0) < -10
 
 
+def test_outliers_that_are_not_in_a_row_are_no_new_level() -> None:
+    detector = RobustZ(64)
+    generator = np.random.default_rng(4)
+    for value in generator.normal(2.0, 0.1, size=64):
+        _score(detector, value)
+    for value in ([4.0] * 63 + [2.0]) * 3:
+        _score(detector, value)
+    assert _score(detector, 4.0) > 10
+
+
 def test_a_constant_past_makes_any_change_infinitely_far() -> None:
     detector = RobustZ(32)
     for _ in range(32):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_struct
 
 from sentinel.engine.rule import MAX_LIVE
 from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import Cause, Transition
-from sentinel.wire import FromRank, Goodbye, Heartbeat, Splitter, decode_from_rank, encode
+from sentinel.wire import Finding, FromRank, Goodbye, Heartbeat, Splitter, decode_from_rank, encode
 from tests.engine import world
 from tests.engine.world import Job, actions, alerts, incidents, seconds, states, steps
 
@@ -169,8 +171,9 @@ def test_alerts_neither_repeat_nor_resolve_when_the_run_goes_back() -> None:
     assert states(job.step(8, {**WELL, "nonfinite_update": 1.0})) == [("Above", "resolved", 8)]
 
 
-def test_at_most_some_dozens_of_alerts_of_a_rule_are_followed() -> None:
-    job = Job([LOSS], NAMES, 200)
+@pytest.mark.parametrize("keeps", [0, 2])
+def test_at_most_some_dozens_of_alerts_of_a_rule_are_followed(keeps: int) -> None:
+    job = Job([replace(LOSS, keeps=steps(keeps))], NAMES, 200)
     job.step(1, {**WELL, "loss": NAN})
     assert len(alerts(job.told)) == MAX_LIVE
     assert job.engine.unfollowed == {"Loss": 200 - MAX_LIVE}
@@ -332,6 +335,14 @@ def test_another_job_of_the_same_name_begins_with_a_clean_slate() -> None:
     assert [one.rule for one in alerts(job.frame(1, 1, {**WELL, "loss": NAN}))] == ["Loss"]
     assert job.engine.step == 1
     assert len(actions(job.step(2, {**WELL, "nonfinite_update": 1.0}))) == 1
+
+
+def test_of_several_findings_of_a_signal_the_first_is_told() -> None:
+    job = Job([world.rule("by_rank(nonfinite_activation) > 0", "Now")], NAMES, 1)
+    frame = world.frame(1, 1, NAMES, {**WELL, "nonfinite_activation": 2.0})
+    findings = tuple(Finding("nonfinite_activation", name) for name in ("first", "second"))
+    told = job.engine.feed(0, replace_struct(frame, findings=findings), job.now)
+    assert incidents(told)[0].cause.module == "first"
 
 
 def test_after_a_rollback_the_module_of_the_new_step_is_told() -> None:

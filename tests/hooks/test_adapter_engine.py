@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -210,6 +211,24 @@ def test_a_pipeline_engine_is_watched_around_its_batches() -> None:
     assert watched.phases[-2:] == ["optimizer", "data"]
 
 
+class Changed(Bare):
+    """An engine of a version whose methods are not what we think."""
+
+    def get_global_grad_norm(self) -> float:
+        raise NotImplementedError("renamed")
+
+
+def test_whatever_fails_in_measuring_the_boundary_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SENTINEL_RAISE", "0")
+    engine = Changed()
+    watched = Watched(DeepSpeedAdapter(engine))
+    train(engine)
+    train(engine)
+    assert watched.boundaries == [11, 12]
+
+
 class Accumulating(Bare):
     """Steps its optimizer at every second call of `step`."""
 
@@ -275,6 +294,35 @@ def test_a_wrapper_that_somebody_put_over_ours_survives_our_leaving() -> None:
     assert calls == [1, 1]
     assert watched.boundaries == [11]
     assert engine.global_steps == 12
+
+
+class Scheduled(Accumulating):
+    """Steps a schedule that works on the rate it finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
+
+    def step(self) -> None:
+        before = self.global_steps
+        super().step()
+        if self.global_steps > before:
+            self.schedule.step()
+
+
+def test_a_scaled_rate_is_scaled_once_under_a_schedule_inside_the_engine() -> None:
+    engine = Scheduled()
+    watched = Watched(DeepSpeedAdapter(engine))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns when it misses its own mark on a method
+        for call in range(10):  # every second one takes a step
+            train(engine)
+            if call == 3:
+                watched.adapter.apply(Remedies(lr_scale=0.5))
+    used = [seen.values["lr"] for seen in watched.steps]
+    plain = [0.01 * 0.9**step for step in range(5)]
+    assert used == pytest.approx([*plain[:2], *(rate / 2 for rate in plain[2:])])
+    assert engine.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.9**5 / 2)
 
 
 class Trainer:

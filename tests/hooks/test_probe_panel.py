@@ -124,6 +124,8 @@ def test_a_probe_that_raises_is_off_from_that_step_and_the_others_go_on(event: s
     lost = [(one.step, one.signal, one.reason) for one in panel.lost()]
     assert lost == [(2, "grad_norm", reason), (2, "lr", reason)]
     assert panel.lost() == []
+    assert panel.missing == {"overflow": "not here", "lr": reason, "grad_norm": reason}
+    assert len(panel.series) == 3
 
 
 def test_a_probe_that_cannot_say_what_it_measures_is_missing_from_the_start() -> None:

@@ -18,7 +18,7 @@ from sentinel_hooks.probes.gradient import GradientProbe, Measured
 from sentinel_hooks.probes.host_memory import HostMemoryProbe
 from sentinel_hooks.probes.loss import find_loss
 from sentinel_hooks.probes.panel import Panel
-from sentinel_hooks.probes.probe import Gradients, Outcome
+from sentinel_hooks.probes.probe import Gradients, Outcome, Probe, Sample
 from sentinel_hooks.probes.throughput import count_tokens
 from tests.hooks.scripts.gpt import Gpt
 
@@ -226,6 +226,30 @@ def test_a_mask_that_is_gone_at_the_end_of_its_block_is_nobodys_trouble() -> Non
     sample = panel.settled()[0]
     assert sample.values[0] == 0
     assert sample.findings == []
+
+
+class Verdict(Probe):
+    """Says whether gradients were bad, step by step."""
+
+    def __init__(self, bad: list[bool]) -> None:
+        self.bad = iter(bad)
+
+    def read(self, sample: Sample) -> None:
+        sample.bad_gradients = next(self.bad)
+
+
+def test_what_a_block_hides_is_searched_after_bad_gradients_and_told_if_they_come_again() -> None:
+    model = Stack()
+    panel = Panel([Verdict([True, False, True]), ActivationProbe(model, "Stack", CPU)], CPU)
+    panel.start(0)
+    samples = []
+    for step in (1, 2, 3):
+        panel.forward_began((), {}, True)
+        panel.forward_ended(model(torch.zeros(2, 3)))
+        panel.read(step)
+        samples += panel.settled()
+    assert [sample.values[0] for sample in samples] == [0, 0, 2]
+    assert [one.module for one in samples[2].findings] == ["blocks.0.scores"]
 
 
 def test_tuples_dicts_and_outputs_passed_on_are_looked_into_once() -> None:

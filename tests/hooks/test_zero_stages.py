@@ -56,9 +56,9 @@ def _cases() -> Iterator[Case]:
         yield {"name": name, "stage": stage, "accumulate": 2, "clip": 0.5, "config": other}
     yield {"name": "broken", "stage": 2, "broken": "gradient norms"}
     for stage in (0, 2):
-        yield {"name": f"schedule {stage}", "stage": stage, "schedule": True, "steps": 6}
-        scaled = {"stage": stage, "schedule": True, "steps": 6, "remedy": 3}
-        yield {"name": f"scaled {stage}", **scaled}
+        common = {"stage": stage, "schedule": True, "steps": 6, "accumulate": 2}
+        yield {"name": f"schedule {stage}", **common}
+        yield {"name": f"scaled {stage}", **common, "remedy": 3}
 
 
 class Runs:

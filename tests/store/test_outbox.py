@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sentinel.store import Delivery, Outbox, Store
 from sentinel.store.database import Database
+from sentinel.store.outbox_row import SETTLE
 from sentinel.store.schema import FILE_NAME, SCHEMA
-from tests.store.changes import alert, incident, pause
+from tests.store.changes import CAUSE, alert, incident, pause
 
 
 @pytest.fixture
@@ -48,6 +50,21 @@ def test_an_incident_is_told_with_everything_of_its_commit(store: Store) -> None
     assert payload["advice"] == "go back to a checkpoint from before"
     assert payload["alerts"][0]["value"] == "NaN"
     assert payload["actions"][0]["state"] == "requested"
+
+
+def test_a_new_incident_waits_for_the_word_of_all_ranks_and_then_names_what_came_first(
+    store: Store,
+) -> None:
+    consequence = replace(CAUSE, rule="NonFiniteGradient", rank=0, module="head")
+    store.commit([incident(cause=consequence), alert()])
+    assert store.outbox.claim("slack", 1000.0 + SETTLE - 0.01) is None
+    store.commit([incident("updated", at=1000.02), alert(labels={"rank": "0"})])
+
+    delivery = claim(store, 1000.0 + SETTLE)
+    assert delivery.kind == "opened"
+    assert json.loads(delivery.payload)["incident"]["cause"]["module"] == CAUSE.module
+    store.outbox.sent(delivery.event_id, "C1", "1.0")
+    assert told(store) == []
 
 
 def test_many_alerts_are_one_message_of_bounded_size(store: Store) -> None:

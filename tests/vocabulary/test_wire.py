@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentinel import wire
@@ -22,6 +22,7 @@ SIDES: list[tuple[type[Message], Decode]] = [
     *((kind, wire.decode_from_daemon) for kind in FROM_DAEMON),
 ]
 EVERY_KIND = pytest.mark.parametrize(("kind", "decode"), SIDES, ids=lambda v: v.__name__)
+FEWER = settings(max_examples=40)  # for each of a dozen kinds of message
 FOREIGN = st.integers(-9, 9) | st.text() | st.binary() | st.lists(st.floats() | st.none())
 EITHER_SIDE = pytest.mark.parametrize("decode", [wire.decode_from_rank, wire.decode_from_daemon])
 
@@ -42,6 +43,7 @@ def pack(value: object) -> bytes:
 
 
 @EVERY_KIND
+@FEWER
 @given(data=st.data())
 def test_every_message_comes_back_as_it_was(
     kind: type[Message], decode: Callable[[bytes | memoryview], object], data: st.DataObject
@@ -54,6 +56,7 @@ def test_every_message_comes_back_as_it_was(
 
 
 @EVERY_KIND
+@FEWER
 @given(data=st.data())
 def test_a_truncated_message_is_refused(
     kind: type[Message], decode: Decode, data: st.DataObject
@@ -65,6 +68,7 @@ def test_a_truncated_message_is_refused(
 
 
 @EVERY_KIND
+@FEWER
 @given(data=st.data(), tail=st.binary(min_size=1, max_size=8))
 def test_bytes_behind_a_message_are_refused(
     kind: type[Message], decode: Decode, data: st.DataObject, tail: bytes
@@ -74,6 +78,7 @@ def test_bytes_behind_a_message_are_refused(
 
 
 @EVERY_KIND
+@FEWER
 @given(data=st.data(), more=st.lists(FOREIGN, min_size=1))
 def test_fields_that_a_newer_peer_appends_are_passed_over(
     kind: type[Message], decode: Decode, data: st.DataObject, more: list[object]
@@ -83,6 +88,7 @@ def test_fields_that_a_newer_peer_appends_are_passed_over(
 
 
 @EVERY_KIND
+@FEWER
 @given(data=st.data())
 def test_fields_that_an_older_peer_does_not_send_take_their_defaults(
     kind: type[Message], decode: Decode, data: st.DataObject
@@ -107,6 +113,7 @@ def test_a_tag_that_only_a_newer_peer_knows_is_returned_as_unknown(
 
 
 @EVERY_KIND
+@FEWER
 @given(data=st.data())
 def test_a_message_in_the_wrong_direction_is_refused(
     kind: type[Message], decode: Decode, data: st.DataObject
@@ -127,6 +134,7 @@ def test_random_bytes_are_refused_or_unknown(decode: Decode, noise: bytes) -> No
 
 
 @EVERY_KIND
+@FEWER
 @given(data=st.data())
 def test_a_message_with_bytes_changed_is_refused_or_keeps_to_its_type(
     kind: type[Message], decode: Decode, data: st.DataObject

@@ -162,11 +162,14 @@ class DeepSpeedAdapter:
             return
         if self._is_pipeline and isinstance(result, Tensor):
             self.panel.loss_known(result, averaged=False)
-        self.panel.optimizer_ended(self._outcome())
-        self.panel.read(self.step())
+        self._guard(self._report)  # whatever becomes of it, the boundary must be told of
         self._phase("data")
         self._guard(lambda: self._on_boundary(self.step()))
         self.panel.resumed()
+
+    def _report(self) -> None:
+        self.panel.optimizer_ended(self._outcome())
+        self.panel.read(self.step())
 
     def _outcome(self) -> Outcome:
         engine = self._engine

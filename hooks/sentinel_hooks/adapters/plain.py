@@ -139,11 +139,14 @@ class PlainAdapter:
     def _leave_step(self) -> None:
         self._measured = False
         self._steps += 1
-        self.panel.optimizer_ended(Outcome(self._steps))
-        self.panel.read(self._steps)
+        self._guard(self._report)  # whatever becomes of it, the boundary must be told of
         self._phase("data")
         self._guard(lambda: self._on_boundary(self._steps))
         self.panel.resumed()
+
+    def _report(self) -> None:
+        self.panel.optimizer_ended(Outcome(self._steps))
+        self.panel.read(self._steps)
 
     # What is ordered from outside.
 

@@ -52,6 +52,7 @@ class RateScale:
         self._factor = 1.0
         self._unscaled: list[float] = []
         self._scaled: list[float] = []
+        self._relaxed = False
 
     def scale(self, factor: float) -> None:
         """From now on, this many times the learning rate. Raises `ControlError`."""
@@ -76,12 +77,14 @@ class RateScale:
 
     def relax(self) -> None:
         """Put the unscaled rates back, for a scheduler that is about to step."""
+        self._relaxed = True
         for group, rate in zip(self._groups(), self._unscaled, strict=bool(self._unscaled)):
             _set(group, rate)
 
     def tighten(self) -> None:
-        """Scale the rates that the scheduler has left."""
-        if self._factor == 1.0 and not self._scaled:
+        """Scale the rates that the scheduler has left; nothing if they are scaled already."""
+        relaxed, self._relaxed = self._relaxed, False
+        if not relaxed or (self._factor == 1.0 and not self._scaled):
             return
         self._unscaled = [_rate(group) for group in self._groups()]
         self._scaled = [rate * self._factor for rate in self._unscaled]

@@ -249,7 +249,7 @@ def roles_of(root: Module) -> dict[Module, Role]:
                 visit(child, Role.BLOCK)
 
     visit(root, Role.OPEN)
-    del roles[root]
+    roles.pop(root, None)
     return roles
 
 

@@ -51,7 +51,7 @@ class Fence:
         """Log this about `owner`, unless something was logged about it before."""
         if owner not in self._said:
             self._said.add(owner)
-            logger.warning("sentinel: %s failed and is off, training goes on: %s", owner, reason)
+            logger.warning("sentinel: %s failed, training goes on without it: %s", owner, reason)
 
     def run(self, owner: str, function: Callable[[], None]) -> None:
         """Call this; an `Exception` is a fault of `owner`, anything else passes."""

@@ -52,12 +52,13 @@ class LossProbe(Probe):
             return
         parts = 1 if averaged else len(losses)
         on_device = [loss for loss in losses if isinstance(loss, Tensor)]
+        known = sum(loss for loss in losses if not isinstance(loss, Tensor))
         if not on_device:
-            sample.put(self._first, sum(map(float, losses)) / parts)
+            sample.put(self._first, known / parts)
             return
 
         def fill(values: list[float]) -> None:
-            sample.put(self._first, sum(values) / parts)
+            sample.put(self._first, (known + sum(values)) / parts)
 
         sample.later(torch.cat(on_device), fill)
 

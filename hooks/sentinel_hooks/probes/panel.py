@@ -51,8 +51,9 @@ class _Waiting:
 class Panel:
     """The probes of one rank.
 
-    `series` and `missing` are what `Hello` announces. `cost` is the stopwatch of our own code:
-    whoever runs in the trainer's stack outside the panel adds its seconds there.
+    `series` and `missing` are what `Hello` announces; a signal that has been lost since is in
+    both, since the places of the series in a sample never change. `cost` is the stopwatch of our
+    own code: whoever runs in the trainer's stack outside the panel adds its seconds there.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class Panel:
         self._listen()
         names = {self.series[index].signal for index in self._span[probe]}
         self._lost += [Coverage(self._step + 1, name, reason) for name in sorted(names)]
+        self.missing = {**self.missing, **dict.fromkeys(names, reason)}
         self.fence.run(probe.name, probe.detach)
 
     def _blank(self, sample: Sample, probe: Probe) -> None:
@@ -204,7 +206,7 @@ class Panel:
         sample = Sample(step, len(self.series), clock.steady(), defers=defers)
         deferred: list[tuple[Probe, Tensor, Fill]] = []
         self._step = step - 1  # what is lost while reading is lost from this step on
-        for probe, listener in self._listeners["read"]:
+        for probe, listener in self._listeners.get("read", ()):
             self._call(probe, listener, sample)
             own = sample.take_deferred()
             if probe in self._live:
