@@ -165,7 +165,8 @@ class Rehearsal:
             child.cancel()
             await asyncio.gather(child, return_exceptions=True)
         self._log.note(f"the trainer ended with status {status}")
-        await self._until(lambda: self._told(service), None, TOLD, within=60.0)
+        if self._alerts:
+            await self._until(lambda: self._told(service), None, TOLD, within=60.0)
         self._check_end(service, status)
 
     async def _pause_and_resume(self, service: Service, child: asyncio.Task[int]) -> None:

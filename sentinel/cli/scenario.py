@@ -49,12 +49,12 @@ def _nan() -> Scenario:
 
 
 def _lr_jump() -> Scenario:
-    at = 45
+    at = 70
     return Scenario(
         name="lr-jump",
-        story=f"From step {at} on, the learning rate is 30 times what it should be.",
-        fault=f"lr-jump:step={at},factor=30",
-        steps=75,
+        story=f"From step {at} on, the learning rate is 40 times what it should be.",
+        fault=f"lr-jump:step={at},factor=40",
+        steps=95,
         at=at,
         rules=frozenset({"LossSpike", "GradNormExplosion"}),
     )

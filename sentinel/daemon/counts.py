@@ -16,8 +16,7 @@ class Counts:
     frame came, on `steady()`.
     """
 
-    def __init__(self, started: float) -> None:
-        self.started = started
+    def __init__(self) -> None:
         self.connections = 0
         self.frames = 0
         self.last_frame: float | None = None

@@ -36,6 +36,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._loop = asyncio.get_running_loop()
         self._actions: dict[tuple[str, float, str], int] = {}  # the writing thread's own
+        self._failing = False
         self.saving = False  # whether runs are being saved
 
     async def close(self) -> None:
@@ -137,13 +138,17 @@ class Ledger:
     def _done(self, future: Future[T], then: Callable[[T | None], None]) -> None:
         error = future.exception()
         if error is None:
+            if self._failing:
+                self._failing = False
+                log.warning("the record is being written again")
             then(future.result())
             return
         self._counts.unrecorded += 1
-        if isinstance(error, StateError):
-            log.error("the record cannot be written, so nothing is acted on: %s", error)
-        else:
+        if not isinstance(error, StateError):
             log.error("writing the record failed", exc_info=error)
+        elif not self._failing:  # said once, not every second
+            self._failing = True
+            log.error("the record cannot be written, so nothing is acted on: %s", error)
         then(None)
 
     # The writing thread.

@@ -125,10 +125,10 @@ class Orders:
         `over`: the run has ended while this was being recorded.
         """
         try:
-            if over:
-                raise ControlError(f"run {self.run} has ended")
             if self._desk.observe:
                 raise ControlError(OBSERVING)
+            if over:
+                raise ControlError(f"run {self.run} has ended")
             effects = self._of_rule(wanted, clock.steady())
         except ControlError as error:
             self._refuse(action_id, wanted, str(error))

@@ -27,6 +27,7 @@ from sentinel.store.shapes import HoldRow, OpenIncident, RunState
 log = logging.getLogger("sentinel.daemon")
 
 GRACE = 15.0  # s without any rank connected after which a run counts as lost
+MAX_TOLD = 20  # faults that are logged; all are counted
 TOGETHER = 0.02  # s within which ranks are gone at the same time, as with their host
 WELL = frozenset({"finished", "detached", "stopped"})  # goodbyes of ranks that have ended as meant
 
@@ -293,7 +294,8 @@ class Run:
             transitions = judge()
         except Exception:
             self._desk.counts.faults += 1
-            log.exception("run %s: the engine failed on a message", self.name)
+            if self._desk.counts.faults <= MAX_TOLD:
+                log.exception("run %s: the engine failed on a message", self.name)
             return
         self._desk.counts.judge.observe(time.perf_counter() - begun)
         self._count_skips()

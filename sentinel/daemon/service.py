@@ -58,7 +58,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.counts = Counts(clock.steady())
+        self.counts = Counts()
         self.runs: dict[str, Run] = {}
         self.listeners: list[Listener] = []
         self._sessions: set[Session] = set()
@@ -68,6 +68,7 @@ class Service:
         self._max_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="recording")
         self._flushing = False
+        self._recording_fails = False
 
     async def open(self) -> None:
         """Take the state directory and begin to serve.
@@ -267,8 +268,11 @@ class Service:
     def _flush(self) -> None:
         try:
             self.recording.flush()
+            self._recording_fails = False
         except StateError as error:
-            log.error("the recording cannot be written: %s", error)
+            if not self._recording_fails:  # said once, not every second
+                log.error("the recording cannot be written: %s", error)
+            self._recording_fails = True
         except Exception:
             self.counts.faults += 1
             log.exception("the recording failed")

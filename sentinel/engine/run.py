@@ -292,26 +292,21 @@ class RunEngine:
         """The alert that fired, in words, and where it points."""
         rule, alert = change.rule, change.alert
         labels = labels_of(rule, change.key)
-        signal = rule.expression.value.signal
-        rank = int(labels[RANK_AXIS]) if RANK_AXIS in labels else None
-        state = self._roster.ranks.get(rank) if rank is not None else None
-        module = labels.get("layer")
-        if module is None and rank is not None:
-            module = self._findings.get((rank, alert.step, signal))
+        cause = self._cause(change, labels)
         facts = Facts(
             value=change.value,
             score=change.score,
             step=alert.step,
             rank=labels.get(RANK_AXIS, UNKNOWN),
-            module=module or UNKNOWN,
+            module=cause.module or UNKNOWN,
             layer=labels.get("layer", UNKNOWN),
-            host=(state.host if state else "") or UNKNOWN,
+            host=cause.host or UNKNOWN,
         )
         changed = AlertChanged(
             run=self.run,
             incident="",
             rule=rule.name,
-            signal=signal,
+            signal=cause.signal,
             state="firing",
             severity=rule.severity,
             step=alert.step,
@@ -324,16 +319,25 @@ class RunEngine:
             actions=rule.actions,
             at=now,
         )
-        cause = Cause(
-            rule=rule.name,
+        return Fired(change.key, changed, cause, rule.unattended)
+
+    def _cause(self, change: Change, labels: Mapping[str, str]) -> Cause:
+        """What this alert alone says of where it began."""
+        signal, step = change.rule.expression.value.signal, change.alert.step
+        rank = int(labels[RANK_AXIS]) if RANK_AXIS in labels else None
+        state = None if rank is None else self._roster.ranks.get(rank)
+        module = labels.get("layer")
+        if module is None and rank is not None:
+            module = self._findings.get((rank, step, signal))
+        return Cause(
+            rule=change.rule.name,
             signal=signal,
-            step=alert.step,
+            step=step,
             rank=rank,
-            host=(state.host if state else "") or None,
-            device=(state.device if state else "") or None,
+            host=(state.host or None) if state else None,
+            device=(state.device or None) if state else None,
             module=module,
         )
-        return Fired(change.key, changed, cause, rule.unattended)
 
     def _settle(self, now: float) -> None:
         """Turn what has changed since the last time into transitions."""

@@ -46,7 +46,7 @@ class Stage:
         self.store = store
         self.news: list[News] = []
         self.recorded: list[tuple[int, bytes | None]] = []
-        counts = Counts(NOW)
+        counts = Counts()
         self.ledger = Ledger(store, counts)
         desk = Desk(self.ledger, counts, self.news.append, self._record)
         rules = rulefile.load(rulefile.resolve_pack("default"))

@@ -234,7 +234,7 @@ class Floor:
     """A daemon that takes nobody in."""
 
     def __init__(self) -> None:
-        self.counts = Counts(0.0)
+        self.counts = Counts()
 
     def opened(self, session: Session) -> bool:
         return True

@@ -6,16 +6,14 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace as replace_struct
 
 from sentinel.engine.rule import MAX_LIVE
 from sentinel.engine.run import RunEngine
-from sentinel.engine.transition import Cause, Transition
-from sentinel.wire import Finding, FromRank, Goodbye, Heartbeat, Splitter, decode_from_rank, encode
+from sentinel.engine.transition import Cause
+from sentinel.wire import Finding, Goodbye
 from tests.engine import world
-from tests.engine.world import Job, actions, alerts, incidents, seconds, states, steps
+from tests.engine.world import Job, actions, alerts, incidents, states, steps
 
 NAN = math.nan
 APPLIED = world.rule(
@@ -216,63 +214,10 @@ def test_layers_are_alerts_of_their_own() -> None:
     assert incidents(told)[0].cause.module == "b"
 
 
-# Silence and loss: judged by the clock.
+# The end of a run, and what comes after it.
 
 SILENT = world.rule("by_rank(silence) > 30", "Silent", severity="critical")
 GONE = world.rule("by_rank(lost) > 0", "Gone", severity="critical")
-
-
-def test_a_rank_that_is_not_heard_of_is_silent() -> None:
-    job = Job([SILENT, GONE], NAMES)
-    job.step(4, WELL)
-    for _ in range(31):
-        job.now += 1.0
-        job.engine.feed(0, Heartbeat(4, "held", job.now), job.now)
-        job.told += job.engine.tick(job.now)
-    assert [(one.rule, one.labels, one.step) for one in alerts(job.told)] == [
-        ("Silent", {"rank": "1"}, 4)
-    ]
-    job.engine.feed(1, Heartbeat(4, "held", job.now), job.now)
-    assert states(job.tick()) == [("Silent", "resolved", 4)]
-
-
-def test_nobody_is_silent_or_late_while_it_was_the_daemon_that_stood_still() -> None:
-    job = Job([SILENT], NAMES, patience=30.0)
-    job.tick(1.0)
-    job.frame(0, 1, WELL)
-    job.now += 1000.0
-    job.told += job.engine.tick(job.now)
-    assert (job.told, job.engine.step) == ([], 0)
-    job.frame(1, 1, WELL)
-    assert job.engine.step == 1
-    assert job.tick(29.0) == []
-    assert len(states(job.tick(4.0))) == 2
-
-
-def test_a_rank_that_does_not_come_back_is_lost() -> None:
-    job = Job([GONE], NAMES)
-    job.engine.disconnected(1, job.now)
-    assert job.tick(9.0) == []
-    assert states(job.tick(1.5)) == [("Gone", "firing", 0)]
-    job.hello(1)
-    assert states(job.tick()) == [("Gone", "resolved", 0)]
-
-
-def test_a_rank_that_comes_back_in_time_was_never_lost() -> None:
-    job = Job([GONE], NAMES)
-    job.engine.disconnected(1, job.now)
-    job.tick(9.0)
-    job.hello(1)
-    assert job.tick(60.0) == []
-
-
-def test_a_rank_that_said_goodbye_is_neither_silent_nor_lost() -> None:
-    job = Job([SILENT, GONE], NAMES)
-    for rank in (0, 1):
-        job.engine.feed(rank, Goodbye("finished"), job.now)
-        job.engine.disconnected(rank, job.now)
-    assert job.tick(1000.0) == []
-    assert job.engine.ended(job.now + 1) == []
 
 
 def test_when_the_job_ends_whoever_said_no_goodbye_is_lost() -> None:
@@ -387,108 +332,6 @@ def test_an_adopted_alert_of_a_rule_that_is_gone_resolves() -> None:
         after = Job(rules, NAMES, greet=False)
         after.engine.adopt(opened.id, opened.cause, "warning", 7, alerts(job.told))
         assert states(after.tick()) == [("Loss", "resolved", 7)]
-
-
-# The same messages at the same times give the same transitions.
-
-_SOURCE = st.tuples(
-    st.integers(0, 2),  # rank
-    st.sampled_from(["frame"] * 8 + ["heartbeat", "goodbye", "hello", "cut", "tick", "restart"]),
-    st.sampled_from([0, 0, 0, 1, 2, -4]),  # steps further than the next
-    st.sampled_from([0.5, 1.0, 1.0, 2.0, 9.0, NAN, math.inf, None]),
-    st.sampled_from([0.0, 0.1, 0.5, 4.0, 40.0]),  # seconds later
-)
-_RULES = [
-    LOSS,
-    APPLIED,
-    SILENT,
-    GONE,
-    world.rule("robust_z(loss, window=8) > 3 and loss > mean(loss[3])", "Z", keeps=steps(3)),
-    world.rule("by_rank(loss) > 1.5 * loss", "Out", holds=seconds(0.3), keeps=seconds(0.5)),
-]
-Told = list[tuple[float, int, FromRank | str]]
-
-
-def _stream(drawn: list[tuple[int, str, int, float | None, float]]) -> Told:
-    """Whatever three ranks may say, in a plausible order and in an implausible one."""
-    now, at, sequence, life = 100.0, [0, 0, 0], [0, 0, 0], [0, 0, 0]
-    told: Told = [(now, rank, world.hello(rank, 3, NAMES)) for rank in range(3)]
-    for rank, kind, further, loss, pause in drawn:
-        now += pause
-        if kind == "frame":
-            at[rank] = max(1, at[rank] + 1 + further)
-            sequence[rank] += 1 + max(0, further)
-            bad = 0.0 if loss != 9.0 else 1.0
-            own = {"nonfinite_activation": 0.0, "nonfinite_update": bad}
-            measured = own if loss is None else {**own, "loss": loss}
-            message = world.frame(at[rank], sequence[rank], NAMES, measured)
-            told.append((now, rank, message))
-        elif kind in ("hello", "restart"):
-            life[rank] += kind == "restart"
-            hello = world.hello(rank, 3, NAMES, incarnation=str(life[rank]), step=at[rank])
-            told.append((now, rank, hello))
-        elif kind == "heartbeat":
-            told.append((now, rank, Heartbeat(at[rank], "data", now)))
-        else:
-            told.append((now, rank, Goodbye("finished") if kind == "goodbye" else kind))
-    return told
-
-
-def _play(stream: Told, *, serialized: bool = False) -> list[Transition]:
-    engine = RunEngine("run", _RULES, patience=5.0)
-    transitions: list[Transition] = []
-    for now, rank, message in stream:
-        if message == "tick":
-            transitions += engine.tick(now)
-        elif message == "cut":
-            transitions += engine.disconnected(rank, now)
-        elif not isinstance(message, str):
-            if serialized:
-                (body,) = Splitter().feed(encode(message))
-                decoded = decode_from_rank(body)
-                assert decoded == message
-                message = decoded
-            transitions += engine.feed(rank, message, now)
-    return transitions + engine.ended(stream[-1][0] + 1)
-
-
-@given(st.lists(_SOURCE, max_size=60))
-def test_replay_gives_exactly_what_happened_live(
-    drawn: list[tuple[int, str, int, float | None, float]],
-) -> None:
-    stream = _stream(drawn)
-    live = _play(stream)
-    assert repr(_play(stream, serialized=True)) == repr(live)  # repr, since NaN is not NaN
-
-
-@given(st.lists(_SOURCE, max_size=60))
-def test_what_is_told_is_consistent_whatever_the_ranks_say(
-    drawn: list[tuple[int, str, int, float | None, float]],
-) -> None:
-    open_incident: str | None = None
-    firing: set[tuple[str, str]] = set()
-    cause: Cause | None = None
-    for one in _play(_stream(drawn)):
-        name = type(one).__name__
-        if name == "IncidentChanged":
-            (change,) = incidents([one])
-            assert (change.change == "opened") is (open_incident is None)
-            if change.change == "updated":
-                assert cause is not None
-                assert change.cause.step <= cause.step
-            open_incident = None if change.change == "resolved" else change.id
-            cause = change.cause
-            assert not (change.change == "resolved" and firing)
-        elif name == "AlertChanged":
-            (alert,) = alerts([one])
-            identity = (alert.rule, repr(alert.labels))
-            assert alert.incident == open_incident
-            assert (identity in firing) is (alert.state == "resolved")
-            assert alert.step <= alert.fired_step
-            firing ^= {identity}
-        else:
-            (wanted,) = actions([one])
-            assert (wanted.incident, wanted.rule) == (open_incident, "Applied")
 
 
 def test_ids_of_incidents_differ_between_runs_and_times() -> None:
