@@ -17,6 +17,7 @@ from sentinel.errors import ControlError
 from sentinel.wire import HoldOrder, Remedies, ResumeOrder, Standing, StopOrder
 
 LEAD = 2  # steps beyond the highest known to have begun, at least
+TRAVEL = 0.05  # s that an order may take to reach every rank; one that comes late moves the hold
 ATTEMPTS = 5  # holds asked for before a pause is given up
 PATIENCE = 120.0  # s without any report before an order is given up
 
@@ -125,7 +126,7 @@ class RunControl:
             epoch=epoch,
             asked=epoch,
             step=step + 1,
-            lead=_lead(0.1, step_seconds),
+            lead=_lead(TRAVEL, step_seconds),
             lease=lease,
             by=by,
             reason=reason,
