@@ -24,7 +24,7 @@ test: $(VENV)/installed-dev tools
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=10
 
 $(VENV)/installed-demo: EXTRAS := daemon,trainer
 $(VENV)/installed-dev: EXTRAS := dev

@@ -4,8 +4,10 @@
 
 Trains a small GPT in a plain loop on the CPU with one thread, in alternating blocks of steps:
 watched, and not watched. Prints the direct figure, which is the share of the step that our own
-code takes by its own clock, and the paired ratio of step times with its null beside it: two
-unwatched blocks over each other, which shows what the machine can resolve.
+code takes by its own clock; beside it the same for the simplest code that sees as much (a sum of
+every module's output, a norm of every gradient), since on a busy machine memory is slow for both;
+and the paired ratio of step times with its null: two unwatched steps over each other, which shows
+what the machine can resolve.
 """
 
 from __future__ import annotations
@@ -53,11 +55,50 @@ def main() -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"model       {count / 1e6:.1f}M parameters, {len(list(model.modules()))} modules")
     print(f"step        {options.tokens} tokens, float32, one thread")
-    _report(step, lambda: choose(model=model, optimizer=optimizer), options.steps)
+    _report(step, lambda: choose(model=model, optimizer=optimizer), Simple(model), options.steps)
 
 
-def _report(step: Callable[[int], float], attach: Callable[[], Adapter], steps: int) -> None:
+class Simple:
+    """The simplest code that sees as much, as hooks on the model; counts its seconds."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        self._sums: list[torch.Tensor] = []
+        self._seconds = 0.0
+
+    def install(self) -> Callable[[], float]:
+        """Begin; the result ends it and returns the seconds it took."""
+        self._seconds = 0.0
+        handles = [module.register_forward_hook(self._sum) for module in self._model.modules()]
+        last = next(self._model.parameters())  # the embedding: its gradient comes last
+        handles.append(last.register_post_accumulate_grad_hook(self._norms))  # type: ignore[no-untyped-call]
+
+        def remove() -> float:
+            for handle in handles:
+                handle.remove()
+            return self._seconds
+
+        return remove
+
+    def _sum(self, module: torch.nn.Module, args: object, output: torch.Tensor) -> None:
+        began = time.perf_counter()
+        self._sums.append(output.detach().sum(dtype=torch.float32))
+        self._seconds += time.perf_counter() - began
+
+    def _norms(self, last: torch.Tensor) -> None:
+        began = time.perf_counter()
+        grads = [p.grad for p in self._model.parameters() if p.grad is not None]
+        norms = torch._foreach_norm(grads, 2, dtype=torch.float32)
+        torch.stack([*norms, *self._sums]).tolist()
+        self._sums = []
+        self._seconds += time.perf_counter() - began
+
+
+def _report(
+    step: Callable[[int], float], attach: Callable[[], Adapter], simple: Simple, steps: int
+) -> None:
     """Alternate watched and unwatched steps, in an order that a drift of the machine cancels."""
+    peers: list[float] = []
     own: list[float] = []
     shares: list[float] = []
     ratios: list[float] = []
@@ -72,11 +113,15 @@ def _report(step: Callable[[int], float], attach: Callable[[], Adapter], steps: 
         cost = _cost(adapter)
         adapter.detach()
         unwatched = step(block)
+        remove = simple.install()
+        took = step(block)
+        peers.append(remove() / took)
         own.append(cost)
         shares.append(cost / watched)
         ratios.append(watched / unwatched)
     print(f"own code    {1e3 * statistics.median(own):.3f} ms a step")
     print(f"direct      {100 * statistics.median(shares):.2f} % of a step, median of {steps}")
+    print(f"simplest    {100 * statistics.median(peers):.2f} % of a step")
     print(f"paired      {statistics.median(ratios):.3f} (null {statistics.median(nulls):.3f})")
 
 

@@ -42,20 +42,11 @@ class _Collector(Collector):
         yield from _of_training(runs)
         yield from _of_judgment(runs)
         yield from self._of_daemon()
+        yield from self._of_trouble()
 
     def _of_daemon(self) -> Iterator[Metric]:
         service, counts = self._service, self._service.counts
-        now = clock.steady()
         yield _counter("sentinel_daemon_frames", "Frames taken from ranks.", counts.frames)
-        errors = CounterMetricFamily(
-            "sentinel_daemon_rule_errors",
-            "Errors of rules, which are off from then on.",
-            labels=["run", "rule"],
-        )
-        for run in service.runs.values():
-            for rule, number in run.engine.rule_errors.items():
-                errors.add_metric([run.name, rule], number)
-        yield errors
         rejected = CounterMetricFamily(
             "sentinel_daemon_messages_rejected",
             "Messages and connections of ranks that were not taken, by reason.",
@@ -67,20 +58,28 @@ class _Collector(Collector):
         yield _gauge(
             "sentinel_daemon_connections", "Connections of ranks that are open.", counts.connections
         )
-        pending, oldest = service.store.outbox.waiting()
-        yield _gauge(
-            "sentinel_daemon_outbox_pending", "Messages to people that are not sent yet.", pending
-        )
-        yield _gauge(
-            "sentinel_daemon_outbox_age_seconds",
-            "Age of the oldest of them, or 0.",
-            0.0 if oldest is None else max(0.0, now - oldest),
-        )
         if counts.last_frame is not None:
-            age = max(0.0, now - counts.last_frame)
+            age = max(0.0, clock.steady() - counts.last_frame)
             yield _gauge(
                 "sentinel_daemon_last_frame_age_seconds", "Since the newest frame came.", age
             )
+        yield from counts.judge.collect()
+        yield from counts.order.collect()
+        build = GaugeMetricFamily(
+            "sentinel_build_info", "1, labeled with the version.", labels=["version"]
+        )
+        build.add_metric([__version__], 1)
+        yield build
+
+    def _of_trouble(self) -> Iterator[Metric]:
+        """What the daemon could not do, or has not done yet."""
+        service, counts = self._service, self._service.counts
+        pending, oldest = service.store.outbox.waiting()
+        age = 0.0 if oldest is None else max(0.0, clock.steady() - oldest)
+        yield _gauge(
+            "sentinel_daemon_outbox_pending", "Messages to people that are not sent yet.", pending
+        )
+        yield _gauge("sentinel_daemon_outbox_age_seconds", "Age of the oldest of them, or 0.", age)
         yield _counter(
             "sentinel_daemon_recording_dropped",
             "Messages missing from the recording since the disk did not take them.",
@@ -94,13 +93,15 @@ class _Collector(Collector):
         yield _counter(
             "sentinel_daemon_faults", "Errors inside the daemon that were caught.", counts.faults
         )
-        yield from counts.judge.collect()
-        yield from counts.order.collect()
-        build = GaugeMetricFamily(
-            "sentinel_build_info", "1, labeled with the version.", labels=["version"]
+        errors = CounterMetricFamily(
+            "sentinel_daemon_rule_errors",
+            "Errors of rules, which are off from then on.",
+            labels=["run", "rule"],
         )
-        build.add_metric([__version__], 1)
-        yield build
+        for run in service.runs.values():
+            for rule, number in run.engine.rule_errors.items():
+                errors.add_metric([run.name, rule], number)
+        yield errors
 
 
 def _of_training(runs: list[Run]) -> Iterator[Metric]:

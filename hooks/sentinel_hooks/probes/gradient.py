@@ -157,7 +157,7 @@ class Measured:
         self.waiting: list[Tensor] = []
         self._squares: list[float] = []
         if all(shard.device.type == "cpu" for shard in shards):
-            self._squares = [_square(shard.detach()) for shard in shards]
+            self._squares = _squares([shard.detach() for shard in shards])
             if isinstance(self._scale, Tensor):
                 self._scale = float(self._scale)
         else:
@@ -179,11 +179,26 @@ class Measured:
         return sums, {layer for layer, total in sums.items() if not math.isfinite(total)}
 
 
+def _squares(shards: Sequence[Tensor]) -> list[float]:
+    """The sum of squares of each of these tensors on the CPU.
+
+    Small ones are taken in one call, since most of their cost would be the calls.
+    """
+    small = [shard for shard in shards if shard.numel() <= _SHORT_CHUNK]
+    norms = torch._foreach_norm(small, 2, dtype=torch.float32) if small else ()
+    quick = iter(torch.stack(tuple(norms)).tolist() if norms else ())
+    squares = []
+    for shard in shards:
+        square = next(quick) ** 2 if shard.numel() <= _SHORT_CHUNK else math.nan
+        squares.append(square if math.isfinite(square) else _square(shard))
+    return squares
+
+
 def _square(shard: Tensor) -> float:
-    """The sum of squares of a tensor on the CPU; not finite only if an element is not."""
+    """The sum of squares of one tensor on the CPU; not finite only if an element is not."""
     flat = shard.reshape(-1)
-    total = 0.0
     size = _CHUNK if flat.dtype.itemsize >= 4 else _SHORT_CHUNK
+    total = 0.0
     for chunk in torch.split(flat, size):
         wide = chunk if chunk.dtype == torch.float64 else chunk.to(torch.float32)
         total += float(torch.dot(wide, wide))
