@@ -7,7 +7,7 @@ daemon believes follows the ranks' reports of the register; after a restart it c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -94,6 +94,7 @@ class RunControl:
     _ask: _Ask | None = None
     _resume: ResumeOrder | None = None
     _resume_at: float = 0.0
+    _stop: Record | None = None  # of a held run, not confirmed yet
 
     # What is asked for: by rules and by people.
 
@@ -173,16 +174,24 @@ class RunControl:
                 "said yet whether their weights are finite; try again, or use --force"
             )
 
-    def stop(self, *, by: str, step: int, step_seconds: float, now: float) -> list[Effect]:
+    def stop(
+        self, *, by: str, step: int, step_seconds: float, now: float, lease: float = 60.0
+    ) -> list[Effect]:
         """Order the run to end: at once when held, else at the next step where all can stand."""
         if self.state == "running":
             return self.pause(
-                by=by, reason="stop", step=step, step_seconds=step_seconds, now=now, then="stop"
+                by=by,
+                reason="stop",
+                step=step,
+                step_seconds=step_seconds,
+                now=now,
+                then="stop",
+                lease=lease,
             )
         held = self._held("stopped")
-        order = StopOrder(held.epoch, by)
         name = f"{held.asked}/stop"
-        return [Send(order), Record(name, "stop", "requested", held.step, by, now)]
+        self._stop = Record(name, "stop", "requested", held.step, by, now)
+        return [Send(StopOrder(held.epoch, by)), self._stop]
 
     def _held(self, done: str) -> Outcome:
         if self.latest is None or self.latest.phase != "held" or self.state != "held":
@@ -242,7 +251,7 @@ class RunControl:
         return []
 
     def _on_resumed(self, outcome: Outcome, now: float) -> list[Effect]:
-        self.state, self._resume, self._ask = "running", None, None
+        self.state, self._ask, self._resume, self._stop = "running", None, None, None
         number = 0 if outcome.by.startswith(UNATTENDED) else outcome.attempt
         return [self._of_resume(outcome, "done", number, now, _describe(outcome.remedies))]
 
@@ -255,7 +264,7 @@ class RunControl:
         return [Send(self._again(ask, outcome, now))]
 
     def _on_stopped(self, outcome: Outcome, now: float) -> list[Effect]:
-        self.state, self._ask, self._resume = "running", None, None
+        self.state, self._ask, self._resume, self._stop = "running", None, None, None
         return [self._of_hold(outcome, "done", now)]
 
     def tick(self, now: float) -> list[Effect]:
@@ -274,11 +283,18 @@ class RunControl:
 
     def ended(self, now: float) -> list[Effect]:
         """All ranks are gone: what was asked for cannot happen any more."""
-        ask, self._ask, self._resume = self._ask, None, None
+        why = "the run has ended"
+        lapsed: list[Effect] = []
+        if self._ask is not None:
+            lapsed.append(self._of_ask(self._ask, "lapsed", self._ask.order.step, now, why))
+        if self.latest is not None and self._resume is not None:
+            number = self.latest.attempt + (self.latest.phase == "held")
+            lapsed.append(self._of_resume(self.latest, "lapsed", number, now, why))
+        if self._stop is not None:
+            lapsed.append(replace(self._stop, state="lapsed", at=now, reason=why))
+        self._ask = self._resume = self._stop = None
         self.state, self.hold = "running", None
-        if ask is None:
-            return []
-        return [self._of_ask(ask, "lapsed", ask.order.step, now, "the run has ended")]
+        return lapsed
 
     # Records.
 

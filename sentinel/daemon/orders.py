@@ -141,7 +141,9 @@ class Orders:
             raise ControlError(f"this version of Sentinel cannot {wanted.action}")
         at, by = self._position(), f"rule:{wanted.rule}"
         if wanted.action == "stop":
-            return self.control.stop(by=by, step=at.step, step_seconds=at.step_seconds, now=now)
+            return self.control.stop(
+                by=by, step=at.step, step_seconds=at.step_seconds, now=now, lease=at.lease
+            )
         return self.control.pause(
             by=by,
             reason=wanted.reason,
@@ -197,7 +199,13 @@ class Orders:
                 by=request.by, remedies=request.remedies, force=request.force, now=now
             )
         if request.action == "stop":
-            return control.stop(by=request.by, step=at.step, step_seconds=at.step_seconds, now=now)
+            return control.stop(
+                by=request.by,
+                step=at.step,
+                step_seconds=at.step_seconds,
+                now=now,
+                lease=at.lease,
+            )
         return control.pause(
             by=request.by,
             reason=f"asked for by {request.by}",

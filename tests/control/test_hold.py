@@ -201,6 +201,18 @@ def test_a_rank_that_connects_late_is_told_what_is_pending() -> None:
     assert run.pending() == []
 
 
+def test_a_resume_or_stop_that_nobody_confirmed_has_lapsed_when_the_run_ends() -> None:
+    run = control()
+    held(run)
+    run.resume(by="user ada", remedies=Remedies(lr_scale=0.5), force=False, now=5.0)
+    assert records(run.ended(6.0)) == [("1/resume/1", "resume", "lapsed")]
+    other = control()
+    held(other)
+    other.stop(by="user ada", step=44, step_seconds=0.1, now=5.0)
+    assert records(other.ended(6.0)) == [("1/stop", "stop", "lapsed")]
+    assert other.ended(7.0) == []
+
+
 def test_an_order_to_a_run_that_ends_has_lapsed() -> None:
     run = control()
     pause(run)
