@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from sentinel.errors import VersionError, WireError
 
-VERSION = (1, 0)  # major: must be equal; minor: additions only
+VERSION = (1, 1)  # major: must be equal; minor: additions only
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes of one message, without its length
 MAX_RANKS = 1 << 20
 MAX_SERIES = 65_536
@@ -42,11 +42,33 @@ class Series(Struct, frozen=True, array_like=True):
 
 
 class Finding(Struct, frozen=True, array_like=True):
-    """Where a rank first met something non-finite in this step."""
+    """Where a rank first met something that is wrong in this step.
+
+    `parameter` is the full name of the parameter whose gradient it was, if it was one. `batch` is
+    the fingerprint of the micro-batch in which it was met, `samples` the ids of its samples where
+    the dataset gives them, `detail` what else a person should read.
+    """
 
     signal: Name
     module: Name
     micro_batch: Count = 0
+    parameter: Name = ""
+    batch: Name = ""
+    samples: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
+    detail: Text = ""
+
+
+class Group(Struct, frozen=True, array_like=True):
+    """Which ranks a quantity is spread over, and which hold the same part of it.
+
+    `shards` are the ranks that hold a part each, this one among them; `replicas` those that hold
+    the same part as this one, of which the first reports it. Both as ranges: "0-3,8". `spans` are
+    the places in `Hello.series` that this is said of: (first, count).
+    """
+
+    shards: Text
+    replicas: Text
+    spans: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=4096)]
 
 
 class Remedies(Struct, frozen=True, array_like=True):
@@ -85,20 +107,31 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     offers: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
     missing: Annotated[dict[Name, Text], Meta(max_length=1024)] = {}  # signal -> why
     lease_limit: float = 60.0  # s; a quarter of the shortest collective timeout, or less
+    every: Annotated[dict[Name, Count], Meta(max_length=1024)] = {}  # signal -> steps, if not 1
+    groups: Annotated[tuple[Group, ...], Meta(max_length=1024)] = ()
 
 
 class Coverage(Struct, frozen=True, array_like=True, tag="coverage"):
-    """From `step` on, `signal` is not measured any more, for this reason."""
+    """From `step` on, `signal` is measured every `every` steps, or not any more if that is 0."""
 
     step: Count
     signal: Name
     reason: Text
+    every: Count = 0
+
+
+class Extension(Struct, frozen=True, array_like=True, tag="extension"):
+    """What follows the series announced so far, in frames that have more values than those."""
+
+    series: Annotated[tuple[Series, ...], Meta(max_length=MAX_SERIES)]
 
 
 class Frame(Struct, frozen=True, array_like=True, tag="frame"):
     """All values of one rank at one optimizer step.
 
-    `values` is float64, little endian, in the order of `Hello.series`; a NaN there was measured.
+    `values` is float64, little endian, in the order of `Hello.series` and of the `Extension`s that
+    followed it; a frame from before one of them has as many values as there were series then. A
+    NaN there was measured.
     Bit i of `missing` (least significant bit first) says that value i was not measured.
     `sequence` counts the frames of this incarnation, so that a gap shows a loss at once.
     """
@@ -116,6 +149,8 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
 
     `phase` is data, forward, backward, optimizer, checkpoint or held. `dropped` counts frames
     that never left, by reason. `outcome` is the run's control state as this rank last read it.
+    `collectives` has, for each process group, the sequence numbers of the last collective that
+    was enqueued and of the last that was completed.
     """
 
     step: Count
@@ -123,6 +158,7 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
     time: float
     dropped: Annotated[dict[Name, Count], Meta(max_length=64)] = {}
     outcome: bytes = b""
+    collectives: Annotated[dict[Name, tuple[Count, Count]], Meta(max_length=256)] = {}
 
 
 class Standing(Struct, frozen=True, array_like=True, tag="standing"):
@@ -205,7 +241,7 @@ class Unknown(Struct, frozen=True, array_like=True):
     tag: str
 
 
-FromRank = Hello | Coverage | Frame | Heartbeat | Standing | Report | Goodbye
+FromRank = Hello | Coverage | Extension | Frame | Heartbeat | Standing | Report | Goodbye
 FromDaemon = Welcome | Refusal | HoldOrder | ResumeOrder | StopOrder
 
 _encoder = msgspec.msgpack.Encoder()

@@ -181,7 +181,7 @@ class Watch:
                     tuple(sample.findings),
                 )
             )
-        for coverage in panel.lost():
+        for coverage in panel.changes():
             self._emitter.say(coverage)
 
     # The gate's attendant.
@@ -253,6 +253,7 @@ class Watch:
             offers=self._adapter.offers,
             missing=dict(panel.missing),
             lease_limit=self._job.lease_limit,
+            every=panel.every,
         )
         messages: list[wire.FromRank] = [hello]
         seen, standing = self._barrier.seen, self._gate.standing
@@ -261,6 +262,10 @@ class Watch:
         if standing is not None:
             messages.append(standing)
         return messages
+
+    def series(self) -> tuple[wire.Series, ...]:
+        """All series announced or to be announced; the list only grows."""
+        return self._adapter.panel.series
 
     def heartbeat(self, dropped: dict[str, int]) -> wire.Heartbeat:
         """How this rank is now."""

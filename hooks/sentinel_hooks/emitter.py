@@ -42,6 +42,10 @@ class Correspondent(Protocol):
         """What opens a connection: `Hello`, and what the daemon may have missed."""
         ...
 
+    def series(self) -> tuple[wire.Series, ...]:
+        """The series of the frames; the list only grows."""
+        ...
+
     def heartbeat(self, dropped: dict[str, int]) -> wire.Heartbeat:
         """How this rank is."""
         ...
@@ -73,6 +77,7 @@ class Emitter:
         self._next_beat = 0.0
         self._last_contact = clock.monotonic()
         self._connection: socket.socket | None = None
+        self._announced = 0  # series that the daemon knows on this connection
         self._thread = threading.Thread(target=self._run, name="sentinel", daemon=True)
 
     def start(self) -> None:
@@ -177,7 +182,9 @@ class Emitter:
         self._connection = connection
         self._next_beat = 0.0
         splitter = wire.Splitter()
-        unsent = b"".join(map(wire.encode, self._correspondent.greeting()))
+        greeting = self._correspondent.greeting()
+        self._announced = sum(len(m.series) for m in greeting if isinstance(m, wire.Hello))
+        unsent = b"".join(map(wire.encode, greeting))
         deadline = None
         while True:
             if not unsent:
@@ -205,7 +212,8 @@ class Emitter:
         parts: list[bytes] = []
         size = 0
         while self._frames and size < _CHUNK:
-            parts.append(wire.encode(self._frames.popleft()))
+            frame = self._frames.popleft()
+            parts += [*self._announce(len(frame.values) // 8), wire.encode(frame)]
             size += len(parts[-1])
         while self._notices:
             parts.append(wire.encode(self._notices.popleft()))
@@ -214,6 +222,14 @@ class Emitter:
             parts.append(wire.encode(self._goodbye))
             self._goodbye = None
         return b"".join(parts)
+
+    def _announce(self, count: int) -> list[bytes]:
+        """What makes the first `count` series known to the daemon, if it does not know them."""
+        if count <= self._announced:
+            return []
+        news = self._correspondent.series()[self._announced : count]
+        self._announced = count
+        return [wire.encode(wire.Extension(news))] if news else []
 
     def _receive(self, connection: socket.socket, splitter: wire.Splitter) -> None:
         data = connection.recv(65536)

@@ -18,10 +18,20 @@ from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.judging import Change, Judging
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
 from sentinel.engine.rule import Alert, Key, Rule, labels_of
-from sentinel.engine.step import Columns, JudgedStep, OpenStep
+from sentinel.engine.step import Columns, JudgedStep, Layout, OpenStep
 from sentinel.engine.transition import AlertChanged, Cause, Severity, Transition
 from sentinel.signals import CATALOG
-from sentinel.wire import Coverage, Frame, FromRank, Goodbye, Heartbeat, Hello, Series
+from sentinel.wire import (
+    MAX_SERIES,
+    Coverage,
+    Extension,
+    Frame,
+    FromRank,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Series,
+)
 
 MAX_OPEN = 64  # steps that wait for slower ranks
 MAX_OPEN_BYTES = 256 << 20
@@ -114,6 +124,8 @@ class RunEngine:
             elif isinstance(message, Heartbeat):
                 state.step, state.phase = message.step, message.phase
                 state.dropped = message.dropped
+            elif isinstance(message, Extension):
+                self._extend(state, message)
             elif isinstance(message, Coverage):
                 if message.signal in CATALOG:  # what else a rank may name is without bound
                     state.missing[message.signal] = message.reason
@@ -220,7 +232,8 @@ class RunEngine:
         if state.sequence >= 0:
             self.gaps += frame.sequence - state.sequence - 1
         state.sequence = frame.sequence
-        if not state.layout.fits(frame):
+        layout = self._layout_of(state, frame)
+        if layout is None:
             return self._refuse("wrong length")
         self.frames += 1
         key = (str(state.rank),)
@@ -228,17 +241,33 @@ class RunEngine:
             self._judging.rank_went_back(key)
         for finding in reversed(frame.findings):  # of several, the first is kept
             self._remember(state.rank, frame.step, finding.signal, finding.module)
-        row = state.layout.row(frame, self._judging.frame_signals)
+        row = layout.row(frame, self._judging.frame_signals)
         self._collect(self._judging.frame(row, key, frame.step, now), now)
         if state.place <= self._judged:
             return self._refuse("late")
         self._roster.caught_up(state)
-        self._open.setdefault(state.place, OpenStep(now)).add(state.slot, state.layout, frame)
+        self._open.setdefault(state.place, OpenStep(now)).add(state.slot, layout, frame)
         self._open_bytes += len(frame.values)
         while len(self._open) > MAX_OPEN or self._open_bytes > MAX_OPEN_BYTES:
             self.overrun += 1
             self._roster.write_off(min(self._open))
             self._judge_complete(now)
+        return None
+
+    def _layout_of(self, state: RankState, frame: Frame) -> Layout | None:
+        """What the frame's values are; None if they are not what the rank has announced."""
+        if state.layout.fits(frame):
+            return state.layout
+        width = state.layout.width(frame)
+        return None if width < 1 else self._columns.layout(state.layout.series[:width])
+
+    def _extend(self, state: RankState, extension: Extension) -> None:
+        """The rank has found more to measure."""
+        series = (*state.layout.series, *extension.series)
+        if len(series) > MAX_SERIES or len(set(series)) != len(series):
+            return self._refuse("series announced twice, or too many")
+        state.layout = self._columns.layout(series)
+        self._announced = None
         return None
 
     def _remember(self, rank: int, step: int, signal: str, module: str) -> None:

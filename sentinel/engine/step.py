@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from sentinel.engine.derived import DERIVED, derive
 from sentinel.engine.expression import RANK_AXIS, Reading
 from sentinel.engine.operators import Values
 from sentinel.engine.window import Bools, Floats
@@ -60,8 +61,13 @@ class Layout:
 
     def fits(self, frame: Frame) -> bool:
         """Whether the frame has as many values as were announced."""
-        count = len(self.series)
-        return len(frame.values) == _FLOAT.size * count and len(frame.missing) <= (count + 7) // 8
+        return self.width(frame) == len(self.series)
+
+    def width(self, frame: Frame) -> int:
+        """How many values the frame has: those announced by now, or by then; -1 if malformed."""
+        count, rest = divmod(len(frame.values), _FLOAT.size)
+        whole = not rest and len(frame.missing) <= (count + 7) // 8
+        return count if whole and count <= len(self.series) else -1
 
     def row(self, frame: Frame, signals: Iterable[str]) -> dict[str, float]:
         """The measured values of these signals without a label."""
@@ -220,6 +226,8 @@ class JudgedStep:
 
     def read(self, reading: Reading) -> Values:
         """The elements of a signal at this step."""
+        if reading.signal in DERIVED:
+            return derive(reading, self.read)
         label = CATALOG[reading.signal].label
         places = self._columns.of_signal.get(reading.signal, [])
         if reading.by_rank:
@@ -258,4 +266,11 @@ class JudgedStep:
     def reduced(self) -> Mapping[Series, float]:
         """The value of every series that was measured, over all ranks."""
         series = self._columns.series
-        return {series[at]: float(self.values[at]) for at in np.flatnonzero(~self.missing)}
+        found = {series[at]: float(self.values[at]) for at in np.flatnonzero(~self.missing)}
+        for signal in sorted(DERIVED):
+            values, missing = self.read(Reading(signal))
+            labels = self._columns.axes[CATALOG[signal].label].labels if values.size else []
+            found |= {
+                Series(signal, labels[at]): float(values[at]) for at in np.flatnonzero(~missing)
+            }
+        return found

@@ -22,6 +22,7 @@ class Rank:
         self.path = path
         self.orders: list[Order] = []
         self.refreshed = 0
+        self.known: tuple[wire.Series, ...] = ()
 
     def locate(self) -> address.UnixAddress | None:
         return address.UnixAddress(self.path)
@@ -31,6 +32,9 @@ class Rank:
             wire.VERSION, "run", 0, 1, "a", "host", os.getpid(), "cpu", "plain", 0, ()
         )
         return [hello]
+
+    def series(self) -> tuple[wire.Series, ...]:
+        return self.known
 
     def heartbeat(self, dropped: dict[str, int]) -> wire.Heartbeat:
         return wire.Heartbeat(0, "data", 0.0, dropped)
@@ -241,3 +245,39 @@ def test_a_forked_child_says_nothing_and_ends_at_once(path: Path, emitter: Emitt
     emitter.put(frame(1))
     daemon.read_until(lambda got: 1 in daemon.frames())
     assert daemon.frames() == [1]
+
+
+def test_series_found_later_are_announced_before_the_first_frame_that_has_them(
+    path: Path,
+) -> None:
+    rank = Rank(path)
+    emitter = Emitter(rank)
+    daemon = Daemon(path)
+    emitter.start()
+    daemon.accept()
+    rank.known = (wire.Series("loss"), wire.Series("lr"), wire.Series("logged", "bleu"))
+    for number, size in ((1, 1), (2, 1), (3, 3), (4, 3)):
+        emitter.put(frame(number, size))
+    emitter.close(wire.Goodbye("finished"))
+    daemon.read_until(lambda got: isinstance(got[-1], wire.Goodbye) if got else False)
+    told = [one for one in daemon.received if isinstance(one, wire.Frame | wire.Extension)]
+    order = [one.sequence if isinstance(one, wire.Frame) else one.series for one in told]
+    assert order == [rank.known[:1], 1, 2, rank.known[1:], 3, 4]
+
+
+def test_a_daemon_that_comes_back_learns_all_series_anew(path: Path) -> None:
+    rank = Rank(path)
+    rank.known = (wire.Series("loss"),)
+    emitter = Emitter(rank)
+    first = Daemon(path)
+    emitter.start()
+    for time_round, daemon in enumerate((first, None), 1):
+        daemon = daemon or Daemon(path)
+        daemon.accept()
+        emitter.put(frame(time_round, 1))
+        daemon.read_until(lambda got: any(isinstance(one, wire.Frame) for one in got))
+        assert [one for one in daemon.received if isinstance(one, wire.Extension)] == [
+            wire.Extension(rank.known)
+        ]
+        daemon.kill()
+    emitter.close(wire.Goodbye("finished"))

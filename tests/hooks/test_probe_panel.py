@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sentinel.wire import Finding, Series
+from sentinel.wire import Coverage, Finding, Series
 from sentinel_hooks.probes.fence import Fence
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Barrier, Outcome, Probe, Sample
@@ -121,9 +121,9 @@ def test_a_probe_that_raises_is_off_from_that_step_and_the_others_go_on(event: s
     assert faulty.calls[event] == 2
     assert faulty.detached == 1
     reason = "RuntimeError: broken on purpose"
-    lost = [(one.step, one.signal, one.reason) for one in panel.lost()]
+    lost = [(one.step, one.signal, one.reason) for one in panel.changes()]
     assert lost == [(2, "grad_norm", reason), (2, "lr", reason)]
-    assert panel.lost() == []
+    assert panel.changes() == []
     assert panel.missing == {"overflow": "not here", "lr": reason, "grad_norm": reason}
     assert len(panel.series) == 3
 
@@ -153,7 +153,7 @@ def test_a_probe_that_takes_too_long_once_is_switched_off() -> None:
     panel.start(0)
     samples = drive(panel, 3)
     assert [sample.is_missing(0) for sample in samples][1:] == [True, True]
-    assert any("in one call" in one.reason for one in panel.lost())
+    assert any("in one call" in one.reason for one in panel.changes())
 
 
 def test_faults_are_raised_in_our_own_tests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,4 +290,57 @@ def test_a_fault_in_reading_back_is_the_probes_own() -> None:
     samples = panel.settled(wait=True)
     assert [sample.is_missing(0) for sample in samples] == [False, True, True]
     assert [sample.values[1] for sample in samples] == [1, 2, 3]
-    assert "bad luck" in panel.lost()[0].reason
+    assert "bad luck" in panel.changes()[0].reason
+
+
+def test_a_probe_is_told_of_the_steps_that_its_interval_divides_and_of_no_others() -> None:
+    rare, steady = Faulty("never"), Steady()
+    rare.every = 3
+    panel = Panel([rare, steady], CPU)
+    assert panel.every == {"lr": 3, "grad_norm": 3}
+    panel.start(1)  # attached after the first step: the schedule is that of the run
+    measured = []
+    for step in range(2, 8):
+        panel.forward_began((), {}, True)
+        panel.read(step)
+        measured += [one.step for one in panel.settled() if not one.is_missing(0)]
+    assert measured == [3, 6]
+    assert rare.calls["forward_began"] == rare.calls["read"] == 2
+    assert steady.count == 6
+
+
+def test_a_new_interval_counts_from_the_next_step_and_is_reported() -> None:
+    rare = Faulty("never")
+    panel = Panel([rare], CPU)
+    panel.start(0)
+    drive(panel, 2)
+    panel.reschedule(rare, 4, "dear")
+    assert panel.changes() == [Coverage(3, name, "dear", 4) for name in ("grad_norm", "lr")]
+    assert not panel.due(rare)
+    for step in (3, 4):
+        panel.read(step)
+    assert [one.is_missing(0) for one in panel.settled()] == [True, False]
+
+
+def test_series_found_while_measuring_follow_those_announced() -> None:
+    class Growing(Steady):
+        def start(self, first: int, barrier: Barrier) -> None:
+            super().start(first, barrier)
+            self.barrier = barrier
+            self.places: list[int] = []
+
+        def read(self, sample: Sample) -> None:
+            super().read(sample)
+            for place in self.places:
+                sample.put(place, 7.0)
+            if not self.places:
+                self.places = self.barrier.extend(self, [Series("logged", "bleu")])
+
+    growing = Growing()
+    panel = Panel([growing, Faulty("read", at=2)], CPU)
+    panel.start(0)
+    first, second, third = drive(panel, 3)
+    assert len(first.values) == 3
+    assert list(second.values) == [2.0, 0.0, 0.0, 7.0]
+    assert panel.series[3] == Series("logged", "bleu")
+    assert not third.is_missing(3)

@@ -45,4 +45,4 @@ class Watched:
             }
             findings = [(one.signal, one.module, one.micro_batch) for one in sample.findings]
             self.steps.append(Seen(sample.step, values, findings))
-        self.lost += self.adapter.panel.lost()
+        self.lost += self.adapter.panel.changes()

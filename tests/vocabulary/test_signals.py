@@ -27,7 +27,7 @@ def test_a_signal_says_what_it_is_in_one_line(signal: Signal) -> None:
     assert signal.unit
     assert signal.help.strip() == signal.help != ""
     assert "\n" not in signal.help
-    assert signal.made_by in ("rank", "engine")
+    assert signal.made_by in ("rank", "derived", "engine")
 
 
 @EVERY_SIGNAL

@@ -25,7 +25,7 @@ class Adapter(Protocol):
             for sample in adapter.panel.settled():   # on the CPU: exactly this step's
                 emit(Frame(sample.step, ..., sample.value_bytes(), sample.missing_bytes(),
                            tuple(sample.findings)))
-            for coverage in adapter.panel.lost():
+            for coverage in adapter.panel.changes():
                 emit(coverage)
             ...                                      # hold, as long as it takes
     """

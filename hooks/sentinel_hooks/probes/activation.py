@@ -150,10 +150,7 @@ class ActivationProbe(Probe):
             self._look(name, role, output)
         except Exception as error:  # noqa: BLE001 - a probe's fault stays with the probe
             barrier.fault(self, error)
-        took = perf_counter() - began
-        barrier.cost.add(took)
-        if took > barrier.limit:
-            barrier.overran(self, took)
+        barrier.spent(self, perf_counter() - began)
 
     def _look(self, name: str, role: Role, output: object) -> None:
         inside, bad = self.inside, False

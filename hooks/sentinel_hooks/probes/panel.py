@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from sentinel import clock
-from sentinel.wire import Coverage, Series
+from sentinel.wire import MAX_SERIES, Coverage, Series
 from sentinel_hooks.probes.fence import LIMIT, Fence, Stopwatch
 from sentinel_hooks.probes.probe import Fill, Gradients, Outcome, Probe, Sample
 from sentinel_hooks.probes.readback import Arrival, Copier, Readback
 
 MAX_UNSETTLED = 64  # samples; beyond these the oldest is given up rather than kept for a device
+
+Listeners = dict[str, tuple[tuple[Probe, Callable[..., None]], ...]]
 
 _EVENTS = (
     "forward_began",
@@ -51,9 +53,13 @@ class _Waiting:
 class Panel:
     """The probes of one rank.
 
-    `series` and `missing` are what `Hello` announces; a signal that has been lost since is in
-    both, since the places of the series in a sample never change. `cost` is the stopwatch of our
-    own code: whoever runs in the trainer's stack outside the panel adds its seconds there.
+    `series`, `missing` and `every` (signal -> steps, where not each) are what `Hello` announces; a
+    signal that has been lost since is in the first two, since the places of the series in a sample
+    never change. `series` may grow. `cost` is the stopwatch of our own code: whoever runs in the
+    trainer's stack outside the panel adds its seconds there; `shares` has those of each probe.
+
+    A probe whose `every` is n is told of the steps that n divides, which are the same on every
+    rank, and of no others.
     """
 
     def __init__(
@@ -68,12 +74,15 @@ class Panel:
         self.limit = LIMIT
         self._readback = readback or (Readback(device) if device.type == "cuda" else None)
         self._step = 0
-        self._lost: list[Coverage] = []
+        self._changes: list[Coverage] = []
         self._settled: deque[Sample] = deque(maxlen=MAX_UNSETTLED)
         self._waiting: deque[_Waiting] = deque()
         self._live: list[Probe] = list(probes)
-        self._span: dict[Probe, range] = {}
-        self._listeners: dict[str, tuple[tuple[Probe, Callable[..., None]], ...]] = {}
+        self._span: dict[Probe, list[int]] = {}
+        self._due: frozenset[Probe] = frozenset()
+        self._listeners: Listeners = {}
+        self._listening: dict[frozenset[Probe], Listeners] = {}
+        self.shares: dict[Probe, float] = {}  # seconds since they were last taken
         self.missing: Mapping[str, str] = {}
         self.series: tuple[Series, ...] = ()
         self._announce(probes)
@@ -93,27 +102,71 @@ class Panel:
                 reason = self.fence.fault(probe.name, error)
                 own, absent = [], dict.fromkeys(probe.signals, reason)
             missing.update(absent)
-            self._span[probe] = range(len(series), len(series) + len(own))
+            self._span[probe] = list(range(len(series), len(series) + len(own)))
             series += own
         self.series = tuple(series)
         measured = {one.signal for one in series}
         self.missing = {name: why for name, why in missing.items() if name not in measured}
 
+    @property
+    def every(self) -> dict[str, int]:
+        """The signals that are not measured at each step: name -> number of steps."""
+        return {
+            self.series[index].signal: probe.every
+            for probe in self._live
+            if probe.every > 1
+            for index in self._span[probe]
+        }
+
     def start(self, step: int) -> None:
         """Begin to measure; `step` is the last one done."""
         self._step = step
         for probe in tuple(self._live):
-            self._call(probe, probe.start, self._span[probe].start, self)
+            self._call(probe, probe.start, next(iter(self._span[probe]), 0), self)
+        self._listening = {}
         self._listen()
 
     def _listen(self) -> None:
-        """Tell each event only to the probes that have something to do at it."""
-        for event in _EVENTS:
-            self._listeners[event] = tuple(
-                (probe, getattr(probe, event))
-                for probe in self._live
-                if getattr(type(probe), event) is not getattr(Probe, event)
-            )
+        """Tell each event of the step to come to the probes that measure it, and listen to it."""
+        step = self._step + 1
+        self._due = frozenset(probe for probe in self._live if not step % probe.every)
+        found = self._listening.get(self._due)
+        if found is None:
+            found = self._listening[self._due] = {
+                event: tuple(
+                    (probe, getattr(probe, event))
+                    for probe in self._live
+                    if probe in self._due
+                    and getattr(type(probe), event) is not getattr(Probe, event)
+                )
+                for event in _EVENTS
+            }
+        self._listeners = found
+
+    def due(self, probe: Probe) -> bool:
+        """Whether this probe measures the step that is being done."""
+        return probe in self._due
+
+    def extend(self, probe: Probe, series: Sequence[Series]) -> list[int]:
+        """More series of this probe, found while it measures; their indices in samples.
+
+        Samples that are open already do not have them.
+        """
+        if len(self.series) + len(series) > MAX_SERIES:
+            raise ValueError(f"more than {MAX_SERIES} series")
+        first = len(self.series)
+        places = list(range(first, first + len(series)))
+        self._span[probe] += places
+        self.series = (*self.series, *series)
+        return places
+
+    def reschedule(self, probe: Probe, every: int, reason: str) -> None:
+        """From the next step on, measure only the steps that `every` divides."""
+        probe.every = every
+        names = {self.series[index].signal for index in self._span[probe]}
+        self._changes += [Coverage(self._step + 1, name, reason, every) for name in sorted(names)]
+        self._listening = {}
+        self._listen()
 
     # What the adapter tells; see Probe for what each means.
 
@@ -166,6 +219,7 @@ class Panel:
             self.fault(probe, error)
             return
         took = perf_counter() - began
+        self.shares[probe] = self.shares.get(probe, 0.0) + took
         if took > self.limit:
             self.overran(probe, took)
 
@@ -174,6 +228,13 @@ class Panel:
     def fault(self, probe: Probe, error: Exception) -> None:
         """This probe raised: switch it off."""
         self.retire(probe, self.fence.fault(probe.name, error))
+
+    def spent(self, probe: Probe, seconds: float) -> None:
+        """A hook of this probe took so long in the trainer's stack."""
+        self.cost.add(seconds)
+        self.shares[probe] = self.shares.get(probe, 0.0) + seconds
+        if seconds > self.limit:
+            self.overran(probe, seconds)
 
     def overran(self, probe: Probe, seconds: float) -> None:
         """This probe took too long in one call: switch it off."""
@@ -186,9 +247,10 @@ class Panel:
         if probe not in self._live:
             return
         self._live.remove(probe)
+        self._listening = {}
         self._listen()
         names = {self.series[index].signal for index in self._span[probe]}
-        self._lost += [Coverage(self._step + 1, name, reason) for name in sorted(names)]
+        self._changes += [Coverage(self._step + 1, name, reason) for name in sorted(names)]
         self.missing = {**self.missing, **dict.fromkeys(names, reason)}
         self.fence.run(probe.name, probe.detach)
 
@@ -214,6 +276,7 @@ class Panel:
             else:
                 self._blank(sample, probe)
         self._step = step
+        self._listen()
         self._wait_for(sample, deferred)
         self.cost.add(perf_counter() - began)
 
@@ -256,10 +319,10 @@ class Panel:
                     self._blank(waiting.sample, probe)
         self._settled.append(waiting.sample)
 
-    def lost(self) -> list[Coverage]:
-        """Signals that are not measured any more since this was last asked, and why."""
-        lost, self._lost = self._lost, []
-        return lost
+    def changes(self) -> list[Coverage]:
+        """Signals that are measured no more, or more rarely, since this was last asked, and why."""
+        changes, self._changes = self._changes, []
+        return changes
 
     def detach(self) -> None:
         """Remove every hook of the probes."""

@@ -158,17 +158,20 @@ class Barrier(Protocol):
         """Counts the seconds spent in our code."""
         ...
 
-    @property
-    def limit(self) -> float:
-        """Seconds that one call may take."""
-        ...
-
     def fault(self, probe: Probe, error: Exception) -> None:
         """The probe raised: it is switched off."""
         ...
 
-    def overran(self, probe: Probe, seconds: float) -> None:
-        """The probe took too long in one call: it is switched off."""
+    def spent(self, probe: Probe, seconds: float) -> None:
+        """A hook of the probe took so long; too long, and it is switched off."""
+        ...
+
+    def due(self, probe: Probe) -> bool:
+        """Whether the probe measures the step that is being done."""
+        ...
+
+    def extend(self, probe: Probe, series: Sequence[Series]) -> list[int]:
+        """More series of the probe, found while it measures: their indices in later samples."""
         ...
 
     def retire(self, probe: Probe, reason: str) -> None:
@@ -185,6 +188,8 @@ class Probe:
 
     name: str = "probe"  # for the log
     signals: tuple[str, ...] = ()  # of the catalog: all it answers for, measured here or not
+    every: int = 1  # measures the steps that this divides, and is told of no others
+    core: bool = True  # measured as often as this whatever it costs
 
     def series(self) -> Sequence[Series]:
         """What it measures here, fixed for its life; `start` gives each its index."""
@@ -195,7 +200,10 @@ class Probe:
         return {}
 
     def start(self, first: int, barrier: Barrier) -> None:
-        """Begin to measure. Its series have the indices `first`, `first + 1`, ... in samples."""
+        """Begin to measure. Its series have the indices `first`, `first + 1`, ... in samples.
+
+        Called once, whatever `every` is; hooks of its own ask `barrier.due`.
+        """
 
     def forward_began(
         self, args: tuple[object, ...], kwargs: Mapping[str, object], training: bool

@@ -201,7 +201,7 @@ def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
     result["boundaries"] = boundaries
     if adapter is not None:
         result["bad_weight"] = adapter.first_bad_weight()
-        result["lost"] = [[one.step, one.signal, one.reason] for one in adapter.panel.lost()]
+        result["lost"] = [[one.step, one.signal, one.reason] for one in adapter.panel.changes()]
         adapter.detach()
     result["fingerprint"] = fingerprint(engine)
     engine.destroy()

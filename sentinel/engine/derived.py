@@ -1,0 +1,59 @@
+"""Quantities that follow from what ranks report, once a step is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from sentinel.engine.expression import Reading
+from sentinel.engine.operators import Values
+
+Read = Callable[[Reading], Values]
+
+
+def _ratio(over: str, under: str) -> Callable[[Read, bool], Values]:
+    def derive(read: Read, by_rank: bool) -> Values:
+        above, below = read(Reading(over, by_rank)), read(Reading(under, by_rank))
+        return Values(above.values / below.values, above.missing | below.missing)
+
+    return derive
+
+
+def _wait(read: Read, by_rank: bool) -> Values:
+    """How much longer a rank was in it than the fastest, which came last and did not wait."""
+    each = read(Reading("collective_seconds", True))
+    seconds = np.where(each.missing, np.inf, each.values)
+    least = seconds.min(axis=-1, keepdims=True, initial=np.inf)
+    wait = each.values - least
+    if by_rank:
+        return Values(wait, each.missing)
+    longest = np.where(each.missing, -np.inf, wait).max(axis=-1, initial=-np.inf)
+    return Values(longest, np.asarray(each.missing.all(axis=-1)))
+
+
+def _bandwidth(read: Read, by_rank: bool) -> Values:
+    """What NCCL calls a duration includes the wait for others: the fastest rank's has the least."""
+    each = read(Reading("collective_seconds", True))
+    moved = read(Reading("collective_bytes", by_rank))
+    seconds = np.where(each.missing, np.inf, each.values)
+    least = seconds.min(axis=-1, initial=np.inf)
+    least = least[..., np.newaxis] if by_rank else least
+    missing = moved.missing | ~(np.isfinite(least) & (least > 0))
+    return Values(moved.values / least, missing)
+
+
+_DERIVED: Mapping[str, Callable[[Read, bool], Values]] = {
+    "layer_update_ratio": _ratio("layer_update_norm", "layer_weight_norm"),
+    "tensor_update_ratio": _ratio("tensor_update_norm", "tensor_weight_norm"),
+    "collective_wait_seconds": _wait,
+    "collective_bytes_per_second": _bandwidth,
+}
+
+DERIVED = frozenset(_DERIVED)
+
+
+def derive(reading: Reading, read: Read) -> Values:
+    """The elements of a derived signal, from those of others that `read` gives."""
+    with np.errstate(all="ignore"):
+        return _DERIVED[reading.signal](read, reading.by_rank)
