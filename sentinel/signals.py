@@ -30,8 +30,9 @@ class Stage(int, Enum):
     FORWARD = 0
     LOSS = 1
     BACKWARD = 2
-    OPTIMIZER = 3
-    AROUND = 4
+    REDUCTION = 3
+    OPTIMIZER = 4
+    AROUND = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Signal:
 
 _MEAN, _SUM, _MAX, _ROOT_SUM = Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.ROOT_SUM
 _FORWARD, _LOSS, _BACKWARD = Stage.FORWARD, Stage.LOSS, Stage.BACKWARD
-_OPTIMIZER, _AROUND = Stage.OPTIMIZER, Stage.AROUND
+_REDUCTION, _OPTIMIZER, _AROUND = Stage.REDUCTION, Stage.OPTIMIZER, Stage.AROUND
 
 _TRAINING = (
     Signal("loss", "1", _MEAN, _LOSS, "loss of the rank's own micro-batches, mean over them"),
@@ -74,19 +75,19 @@ _TRAINING = (
         _BACKWARD,
         "1 if the loss scale is as small as the scaler may make it",
     ),
-    Signal("grad_norm", "1", _MEAN, _BACKWARD, "2-norm of all gradients, before clipping"),
+    Signal("grad_norm", "1", _MEAN, _REDUCTION, "2-norm of all gradients, before clipping"),
     Signal(
         "summed_grad_norm",
         "1",
         _ROOT_SUM,
-        _BACKWARD,
+        _REDUCTION,
         "2-norm of all gradients, before clipping, from the shards of all ranks",
     ),
     Signal(
         "grad_norm_masked",
         "1",
         _MAX,
-        _BACKWARD,
+        _REDUCTION,
         "1 if the trainer said -1, infinity or nothing where its gradient norm was not finite",
     ),
     Signal(
@@ -112,7 +113,7 @@ _PARAMETERS = (
         "layer_grad_norm",
         "1",
         _ROOT_SUM,
-        _BACKWARD,
+        _REDUCTION,
         "2-norm of the gradients of a module's own parameters, before clipping",
         label="layer",
     ),
@@ -154,7 +155,7 @@ _PARAMETERS = (
         "tensor_grad_norm",
         "1",
         _ROOT_SUM,
-        _BACKWARD,
+        _REDUCTION,
         "2-norm of the gradient of one parameter tensor, before clipping",
         label="tensor",
     ),
@@ -202,7 +203,9 @@ _NON_FINITE = (
         _BACKWARD,
         "parameters whose gradient had NaN or Inf on this rank, before it was reduced",
     ),
-    Signal("nonfinite_gradient", "layers", _MAX, _BACKWARD, "layers whose gradient had NaN or Inf"),
+    Signal(
+        "nonfinite_gradient", "layers", _MAX, _REDUCTION, "layers whose gradient had NaN or Inf"
+    ),
     Signal("nonfinite_update", "1", _MAX, _OPTIMIZER, "1 if a non-finite gradient was applied"),
 )
 

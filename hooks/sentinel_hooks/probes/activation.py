@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from time import perf_counter
 
@@ -14,11 +15,14 @@ from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.hooks import RemovableHandle
 
 from sentinel.wire import Finding, Series
+from sentinel_hooks.probes.finite import is_bad, tensors_in
 from sentinel_hooks.probes.inert import InertInCopies
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
 _THOROUGH = 100  # steps
-_DEPTH = 3  # how deep tensors are looked for in what a module returns
+_SMALL = 4096  # elements; what is smaller is looked at whole
+_CHUNKS = 8  # blocks, and modules outside of them, whose output is kept for a while
+Returned = tuple[str, object]  # a module's name, and what it returned
 _CONTAINERS = (ModuleList, ModuleDict, Sequential)
 
 
@@ -74,11 +78,14 @@ class ActivationProbe(Probe):
     block's own output is bad, too, or if gradients were: a NaN or Inf that is gone at the end
     of its block and in the backward, such as the -Inf of a mask, is nobody's trouble.
 
-    On the CPU that saves most of the work: the outputs inside a block are kept until it returns
-    and looked at only if what it returns is bad. For some steps after one whose gradients were
-    bad with no cause in sight (an Inf that a softmax swallowed) they are looked at always. A sum
-    decides, and the elements themselves when it is not finite. On a device nothing can be
-    decided while the pass runs: the largest magnitude of every output is taken and read later.
+    On the CPU nearly all of the work is saved. Of what a block returns one element of each row is
+    looked at: a NaN or Inf in one place of a row has spread over all of it one block later, at
+    the latest through the next normalization or linear layer. So what the latest two blocks'
+    modules returned is kept, and searched whole when something is bad. For some steps after one
+    in which that was too late to tell where it began, or whose gradients were bad with no cause in
+    sight (an Inf that a softmax swallowed), every output is looked at whole. On a device nothing
+    can be decided while the pass runs: the largest magnitude of every output is taken and read
+    later.
 
     `root` is called `root_name`, every other module by its dotted name. Hooks on modules that
     are compiled never fire; a root that is compiled later ends the watch, with that reason.
@@ -97,10 +104,11 @@ class ActivationProbe(Probe):
         self._hooks: list[tuple[RemovableHandle, Module]] = []
         self.watching = False
         self._passes = 0  # forward passes of this step
-        self.inside: list[tuple[str, object]] = []  # what the present block's modules returned
+        self.inside: list[Returned] = []  # what the present block's modules returned
+        self._recent = Recent()
         self._bad: list[Finding] = []
         self._hidden: list[Finding] = []  # bad inside a block that returned nothing bad
-        self._thorough = 0  # steps for which the inside of every block is looked at
+        self._thorough = 0  # steps for which all is looked at whole
         self._later: list[tuple[Finding, Role, Tensor]] = []  # with the largest magnitude
         self._last: weakref.ref[Tensor] | None = None
         self._last_state = (-1, False)  # version of the last tensor looked at; was it bad
@@ -138,7 +146,11 @@ class ActivationProbe(Probe):
     def forward_ended(self, output: object) -> None:
         if self.watching:
             self._look(self._root_name, Role.OPEN, output)
+        self._forget()
+
+    def _forget(self) -> None:
         self.watching, self.inside, self._last = False, [], None
+        self._recent.clear()
 
     def see(self, name: str, role: Role, output: object) -> None:
         """A module returned this. Called from its hook, so it guards itself."""
@@ -153,30 +165,33 @@ class ActivationProbe(Probe):
         barrier.spent(self, perf_counter() - began)
 
     def _look(self, name: str, role: Role, output: object) -> None:
-        inside, bad = self.inside, False
-        finding = Finding("nonfinite_activation", name, self._passes - 1)
-        for tensor in _tensors(output, _DEPTH):
+        bad = False
+        for tensor in tensors_in(output):
             if tensor.device.type != "cpu":
+                finding = Finding("nonfinite_activation", name, self._passes - 1)
                 self._later.append((finding, role, _largest(tensor)))
             else:
                 bad = bad or self._is_bad(tensor)
-        if role is not Role.INSIDE:
-            self.inside = []
+        if role is Role.INSIDE:
+            return
+        returned: Returned = (name, output)
         if bad:
-            self._bad += [*self._search(inside), finding]
+            self._search(returned)
         elif self._thorough:
-            self._hidden += self._search(inside)
+            self._hidden += self._findings(_all_bad(self.inside))
+        self._recent.add(self.inside, returned)
+        self.inside = []
 
-    def _search(self, inside: list[tuple[str, object]]) -> list[Finding]:
-        """Those modules inside a block that returned something bad, in call order."""
-        return [
-            Finding("nonfinite_activation", name, self._passes - 1)
-            for name, output in inside
-            if any(
-                tensor.device.type == "cpu" and self._is_bad(tensor)
-                for tensor in _tensors(output, _DEPTH)
-            )
-        ]
+    def _search(self, returned: Returned) -> None:
+        """Something bad was put out here: find where it began, among what is still there."""
+        earlier = [] if self._bad else self._recent.all()
+        found = _all_bad([*earlier, *self.inside, returned])
+        if earlier and found and self._recent.is_vague(found[0]):
+            self._thorough = _THOROUGH
+        self._bad += self._findings(found)
+
+    def _findings(self, names: Iterable[str]) -> list[Finding]:
+        return [Finding("nonfinite_activation", name, self._passes - 1) for name in names]
 
     def _is_bad(self, tensor: Tensor) -> bool:
         """Whether this has a NaN or Inf; a module that passes on its child's output is free."""
@@ -184,18 +199,17 @@ class ActivationProbe(Probe):
             version, bad = self._last_state
             if version == tensor._version:
                 return bad
-        # Half precision overflows at 65,504: there the sum is taken in single precision.
-        wide = torch.float32 if tensor.dtype == torch.float16 else None
         values = tensor.detach()
-        bad = not math.isfinite(float(values.sum(dtype=wide)))
-        bad = bad and not bool(torch.isfinite(values).all())
+        if not self._thorough and tensor.dim() > 1 and tensor.numel() > _SMALL:
+            values = values.select(-1, 0)
+        bad = is_bad(values)
         self._last, self._last_state = weakref.ref(tensor), (tensor._version, bad)
         return bad
 
     def read(self, sample: Sample) -> None:
         passes, bad, hidden, later = self._passes, self._bad, self._hidden, self._later
         self._passes, self._bad, self._hidden, self._later = 0, [], [], []
-        self.watching, self.inside, self._last = False, [], None
+        self._forget()
         self._thorough = max(0, self._thorough - 1)
         if not passes:  # nothing was looked at
             if self._barrier is not None and (reason := _why_unseen(self._root)):
@@ -221,11 +235,39 @@ class ActivationProbe(Probe):
             self._thorough = _THOROUGH
 
     def detach(self) -> None:
-        self.watching = False
         for handle, _ in self._hooks:
             handle.remove()
-        self._hooks, self.inside, self._last = [], [], None
-        self._bad, self._hidden, self._later = [], [], []
+        self._hooks, self._bad, self._hidden, self._later = [], [], [], []
+        self._forget()
+
+
+class Recent:
+    """What the latest modules outside of blocks, and those inside the latest block, returned."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[list[Returned]] = deque(maxlen=_CHUNKS)
+        self._stripped: set[str] = set()
+
+    def add(self, inside: list[Returned], returned: Returned) -> None:
+        """A module outside of blocks, or a block with what is inside it, has returned."""
+        if inside:  # no more is kept of the blocks before than what they put out
+            self._stripped.update(chunk[-1][0] for chunk in self._chunks if len(chunk) > 1)
+            self._chunks = deque(([chunk[-1]] for chunk in self._chunks), maxlen=_CHUNKS)
+        self._chunks.append([*inside, returned])
+
+    def all(self) -> list[Returned]:
+        """All of it, in call order."""
+        return [one for chunk in self._chunks for one in chunk]
+
+    def is_vague(self, name: str) -> bool:
+        """Whether something that is kept no more may have come before this one."""
+        full = len(self._chunks) == _CHUNKS
+        return name in self._stripped or (full and name == self._chunks[0][0][0])
+
+    def clear(self) -> None:
+        """Let go of it."""
+        self._chunks.clear()
+        self._stripped.clear()
 
 
 def roles_of(root: Module) -> dict[Module, Role]:
@@ -277,23 +319,16 @@ def _judged(
     return bad, hidden
 
 
+def _all_bad(returned: Iterable[Returned]) -> list[str]:
+    """The names of those modules that returned something bad, in their order."""
+    return [
+        name
+        for name, output in returned
+        if any(one.device.type == "cpu" and is_bad(one.detach()) for one in tensors_in(output))
+    ]
+
+
 def _largest(tensor: Tensor) -> Tensor:
     """The largest magnitude, as a 0-d float32: NaN or Inf exactly if an element is."""
     norm: Tensor = torch.linalg.vector_norm(tensor.detach(), math.inf, dtype=torch.float32)
     return norm
-
-
-def _tensors(output: object, depth: int) -> Iterator[Tensor]:
-    """The floating-point tensors in what a module returned: itself, or in tuples and dicts."""
-    if isinstance(output, Tensor):
-        # Of a tensor spread over ranks only our part: the whole would take a collective.
-        to_local: Callable[[], Tensor] | None = getattr(output, "to_local", None)
-        local = output if to_local is None else to_local()
-        if local.is_floating_point() and local.numel():
-            yield local
-    elif depth and isinstance(output, tuple | list):
-        for one in output:
-            yield from _tensors(one, depth - 1)
-    elif depth and isinstance(output, Mapping):
-        for one in output.values():
-            yield from _tensors(one, depth - 1)

@@ -37,13 +37,15 @@ class Sample:
 
     On a CUDA device values can be read some time after the step only: a probe hands them over
     with `later`, and the panel gives the sample out once they have arrived. `bad_gradients` says
-    that some gradient of the step was not finite, on this rank or another.
+    that some gradient of the step was not finite, on this rank or another; `bad_parameters` are
+    those of which this rank holds a part of such a reduced gradient, in the model's order.
     """
 
     __slots__ = (
         "_deferred",
         "_defers",
         "bad_gradients",
+        "bad_parameters",
         "findings",
         "missing",
         "step",
@@ -54,6 +56,7 @@ class Sample:
     def __init__(self, step: int, size: int, time: float, *, defers: bool = False) -> None:
         self._defers = defers
         self.bad_gradients = False
+        self.bad_parameters: Sequence[str] = ()
         self.step = step
         self.time = time
         self.values = array("d", bytes(8 * size))

@@ -1,0 +1,39 @@
+"""Whether tensors on the CPU are finite, and which tensors there are in what a module returned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+_DEPTH = 3  # how deep tensors are looked for
+
+
+def is_bad(values: Tensor) -> bool:
+    """Whether an element of this detached tensor on the CPU is NaN or Inf.
+
+    A sum is quick, and looked into only when it is not finite: it may just have overflowed.
+    """
+    # Half precision overflows at 65,504: there the sum is taken in single precision.
+    wide = torch.float32 if values.dtype == torch.float16 else None
+    return not math.isfinite(values.sum(dtype=wide).item()) and not bool(
+        torch.isfinite(values).all()
+    )
+
+
+def tensors_in(output: object, depth: int = _DEPTH) -> Iterator[Tensor]:
+    """The floating-point tensors in what a module returned: itself, or in tuples and dicts."""
+    if isinstance(output, Tensor):
+        # Of a tensor spread over ranks only our part: the whole would take a collective.
+        to_local: Callable[[], Tensor] | None = getattr(output, "to_local", None)
+        local = output if to_local is None else to_local()
+        if local.is_floating_point() and local.numel():
+            yield local
+    elif depth and isinstance(output, tuple | list):
+        for one in output:
+            yield from tensors_in(one, depth - 1)
+    elif depth and isinstance(output, Mapping):
+        for one in output.values():
+            yield from tensors_in(one, depth - 1)
