@@ -10,6 +10,7 @@ SentinelError               what went wrong, where, what was expected, what to d
 ├── StateError              a state directory that cannot be used
 │   └── StateTakenError     another daemon lives there
 ├── ReplayError             a recording or log that cannot be read
+├── BlackBoxError           a black box that cannot be read
 ├── NoDaemonError           no daemon answers where one was expected
 └── DeliveryError           a message that was not delivered, or perhaps was
 """
@@ -65,6 +66,10 @@ class StateTakenError(StateError):
 
 class ReplayError(SentinelError):
     """A recording or a log that cannot be read."""
+
+
+class BlackBoxError(SentinelError):
+    """A file that is no black box, or too damaged to be read as one."""
 
 
 class NoDaemonError(SentinelError):

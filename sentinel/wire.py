@@ -109,6 +109,7 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     lease_limit: float = 60.0  # s; a quarter of the shortest collective timeout, or less
     every: Annotated[dict[Name, Count], Meta(max_length=1024)] = {}  # signal -> steps, if not 1
     groups: Annotated[tuple[Group, ...], Meta(max_length=1024)] = ()
+    blackbox: Text = ""  # the file, on the rank's host
 
 
 class Coverage(Struct, frozen=True, array_like=True, tag="coverage"):
@@ -175,6 +176,15 @@ class Report(Struct, frozen=True, array_like=True, tag="report"):
     outcome: bytes
 
 
+class BlackBoxPart(Struct, frozen=True, array_like=True, tag="blackbox"):
+    """A part of the rank's black box, asked for by a `Capture`; `part` counts from 0 to `parts`."""
+
+    incident: Name
+    part: Annotated[int, Meta(ge=0, lt=64)]
+    parts: Annotated[int, Meta(ge=1, le=64)]
+    data: Annotated[bytes, Meta(max_length=1 << 20)]
+
+
 class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
     """The rank leaves on purpose: "finished", "detached", "stopped" or "exception"."""
 
@@ -235,14 +245,22 @@ class StopOrder(Struct, frozen=True, array_like=True, tag="stop"):
     by: Name
 
 
+class Capture(Struct, frozen=True, array_like=True, tag="capture"):
+    """An incident has opened: hand over the black box."""
+
+    incident: Name
+
+
 class Unknown(Struct, frozen=True, array_like=True):
     """A message with a tag that only a newer peer knows."""
 
     tag: str
 
 
-FromRank = Hello | Coverage | Extension | Frame | Heartbeat | Standing | Report | Goodbye
-FromDaemon = Welcome | Refusal | HoldOrder | ResumeOrder | StopOrder
+FromRank = (
+    Hello | Coverage | Extension | Frame | Heartbeat | Standing | Report | BlackBoxPart | Goodbye
+)
+FromDaemon = Welcome | Refusal | HoldOrder | ResumeOrder | StopOrder | Capture
 
 _encoder = msgspec.msgpack.Encoder()
 _from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank)

@@ -16,12 +16,15 @@ from types import TracebackType
 import torch
 
 from sentinel import address, clock, wire
+from sentinel.blackbox import PART, Header
 from sentinel.control import outcome as control
 from sentinel.control.barrier import Barrier, Verdict
 from sentinel.errors import AttachError, ControlError
+from sentinel_hooks import blackbox
 from sentinel_hooks import job as jobs
 from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.choice import choose
+from sentinel_hooks.blackbox import BlackBoxFile
 from sentinel_hooks.emitter import HEARTBEAT, Emitter, Order
 from sentinel_hooks.gate import Gate
 
@@ -86,6 +89,7 @@ class Watch:
         self._next_refresh = 0.0
         self._closed = False
         self._pid = os.getpid()
+        self._box: BlackBoxFile | None = None
         self._barrier = Barrier(
             job.board,
             job.rank,
@@ -104,8 +108,28 @@ class Watch:
             self._job.board.publish("run", self.run)
             self._job.board.publish("daemon", str(self._place))
         self._adapter.install(self._on_boundary, self._on_phase)
+        self._box = self._open_box()
         self._emitter.start()
         _last_words(self)
+
+    def _open_box(self) -> BlackBoxFile | None:
+        job, started = self._job, clock.steady()
+        header = Header(
+            run=self.run,
+            rank=job.rank,
+            world_size=job.world_size,
+            incarnation=self._incarnation,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=started,
+        )
+        try:
+            place = blackbox.folder()
+            blackbox.clear_old(place)
+            return BlackBoxFile(place, header, self._adapter.panel.series)
+        except Exception as error:  # noqa: BLE001 - a full disk is no reason not to train
+            log.warning("sentinel: no black box is kept: %s", error)
+            return None
 
     def detach(self) -> None:
         """Leave the trainer as it was before `attach`."""
@@ -142,6 +166,8 @@ class Watch:
         if self._job.world_size > 1:
             self._quietly_depart()
         self._emitter.close(wire.Goodbye(reason, detail[:4000]))
+        if self._box is not None:
+            self._box.close(keep=reason == "exception")
 
     def _quietly_depart(self) -> None:
         try:
@@ -171,18 +197,24 @@ class Watch:
         panel = self._adapter.panel
         for sample in panel.settled(wait=settle):
             self._sequence += 1
-            self._emitter.put(
-                wire.Frame(
-                    sample.step,
-                    self._sequence,
-                    sample.time,
-                    sample.value_bytes(),
-                    sample.missing_bytes(),
-                    tuple(sample.findings),
-                )
+            frame = wire.Frame(
+                sample.step,
+                self._sequence,
+                sample.time,
+                sample.value_bytes(),
+                sample.missing_bytes(),
+                tuple(sample.findings),
             )
+            self._emitter.put(frame)
+            self._keep(frame)
         for coverage in panel.changes():
             self._emitter.say(coverage)
+
+    def _keep(self, frame: wire.Frame) -> None:
+        began = time.perf_counter()
+        if self._box is not None and os.getpid() == self._pid:
+            self._box.write(frame, self._adapter.panel.series, ())
+        self._adapter.panel.cost.add(time.perf_counter() - began)
 
     # The gate's attendant.
 
@@ -254,6 +286,7 @@ class Watch:
             missing=dict(panel.missing),
             lease_limit=self._job.lease_limit,
             every=panel.every,
+            blackbox=str(self._box.path) if self._box else "",
         )
         messages: list[wire.FromRank] = [hello]
         seen, standing = self._barrier.seen, self._gate.standing
@@ -284,6 +317,20 @@ class Watch:
         if self._job.world_size > 1 and now >= self._next_refresh and not self._closed:
             self._next_refresh = now + max(HEARTBEAT, self._job.world_size * REFRESH_PER_RANK)
             self._barrier.refresh()
+
+    def capture(self, incident: str) -> None:
+        """Hand over the black box, as it is now."""
+        if self._box is None or self._closed:
+            return
+        try:
+            content = self._box.content()
+        except OSError as error:
+            log.warning("sentinel: the black box cannot be handed over: %s", error)
+            return
+        parts = range(0, len(content), PART)
+        for number, start in enumerate(parts):
+            data = content[start : start + PART]
+            self._emitter.say(wire.BlackBoxPart(incident, number, len(parts), data))
 
     def hear(self, order: Order) -> None:
         """Carry out an order of the daemon's."""

@@ -58,6 +58,10 @@ class Correspondent(Protocol):
         """Carry out an order."""
         ...
 
+    def capture(self, incident: str) -> None:
+        """Hand over the black box."""
+        ...
+
 
 class Emitter:
     """One rank's connection to the daemon, kept up for as long as the process lives."""
@@ -244,5 +248,7 @@ class Emitter:
             elif isinstance(message, wire.Refusal):
                 self._refused = message.final
                 raise WireError(f"the daemon refused this rank: {message.reason}")
+            elif isinstance(message, wire.Capture):
+                self._correspondent.capture(message.incident)
             elif not isinstance(message, wire.Unknown):
                 self._correspondent.hear(message)

@@ -28,6 +28,9 @@ def command(run: str | None, state: Path, as_json: bool) -> None:
         click.echo("no incident")
     for incident in [] if as_json else found:
         _show(incident)
+        boxes = state / "blackbox" / incident["id"]
+        if boxes.is_dir():
+            click.echo(f"  black boxes: {boxes}")
 
 
 def _show(incident: IncidentJSON) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from sentinel import clock, wire
 from sentinel.control.hold import Effect, Record, RunControl, Send
 from sentinel.control.outcome import decode
+from sentinel.daemon.archive import Archive
 from sentinel.daemon.counts import Counts
 from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import ActionNews, Listener
@@ -69,6 +70,7 @@ class Desk:
     tell: Listener
     record: Callable[[str, int, float, bytes | None], None]
     observe: bool = False
+    archive: Archive | None = None
 
 
 class Orders:

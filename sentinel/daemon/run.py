@@ -214,6 +214,9 @@ class Run:
             self.orders.standing(rank, message)
         elif isinstance(message, wire.Report):
             self.orders.heard(message.outcome, now)
+        elif isinstance(message, wire.BlackBoxPart):
+            if self._desk.archive is not None:
+                self._desk.archive.take(rank, message)
         else:
             self._judge(partial(self.engine.feed, rank, message, now))
             if isinstance(message, wire.Heartbeat) and message.outcome:
@@ -328,9 +331,31 @@ class Run:
             self._desk.tell(change)
             if isinstance(change, ActionWanted):
                 wanted.append(change)
+            else:
+                self._capture(change)
         for change, action_id in zip(wanted, ids or [], strict=False):
             self.orders.wanted(change, action_id, over=not self.active)
         self.tell_state()
+
+    def _capture(self, change: AlertChanged | IncidentChanged) -> None:
+        """Have the black boxes of those that an incident speaks of."""
+        archive = self._desk.archive
+        if archive is None:
+            return
+        if isinstance(change, AlertChanged):
+            if change.state == "firing" and change.incident:
+                rank = change.labels.get("rank")
+                archive.want(
+                    change.incident, None if rank is None else int(rank), self._hellos, self._ask
+                )
+        elif change.change == "resolved":
+            archive.closed(change.id)
+
+    def _ask(self, rank: int, capture: wire.Capture) -> bool:
+        line = self._lines.get(rank)
+        if line is not None:
+            line.send(capture)
+        return line is not None
 
     def _broadcast(self, order: wire.FromDaemon) -> None:
         for line in [*self._lines.values()]:

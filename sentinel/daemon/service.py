@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sentinel import address, clock, wire
 from sentinel.daemon import leftover, place
+from sentinel.daemon.archive import Archive
 from sentinel.daemon.counts import Counts
 from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import Listener, News
@@ -86,7 +87,12 @@ class Service:
             self._closers.append(self.recording.close)
             self.ledger = Ledger(self.store, self.counts)
             self.desk = Desk(
-                self.ledger, self.counts, self._tell, self.recording.append, self.settings.observe
+                self.ledger,
+                self.counts,
+                self._tell,
+                self.recording.append,
+                self.settings.observe,
+                Archive(self.store.state_dir, self._flusher),
             )
             self.leftovers = leftover.Leftovers(self.store, clock.steady())
             path = self.store.state_dir / address.SOCKET_NAME

@@ -62,6 +62,7 @@ class FakeRank:
         self.pid = pid + rank
         self.offers = offers
         self.bad_weights = bad_weights
+        self.host, self.blackbox = "node-1", ""
         self.incarnation = uuid.uuid4().hex
         self.step = 0
         self.orders: list[wire.FromDaemon | wire.Unknown] = []
@@ -108,13 +109,14 @@ class FakeRank:
             rank=self.rank,
             world_size=self.world_size,
             incarnation=self.incarnation,
-            host="node-1",
+            host=self.host,
             pid=self.pid,
             device="cpu",
             trainer="fake",
             step=self.step,
             series=tuple(map(wire.Series, SIGNALS)),
             offers=self.offers,
+            blackbox=self.blackbox,
         )
 
     def send(self, message: wire.FromRank) -> None:
