@@ -1,13 +1,17 @@
-"""What watching costs: seconds inside Sentinel's own code over the seconds of a step.
+"""What watching costs, beside what others do and beside nothing.
 
-    python -m benchmarks.overhead [--steps N] [--width W] [--layers L] [--tokens T]
+    python -m benchmarks.overhead [--steps N] [--blocks N] [--only NAME] [--write]
 
-Trains a small GPT in a plain loop on the CPU with one thread, in alternating blocks of steps:
-watched, and not watched. Prints the direct figure, which is the share of the step that our own
-code takes by its own clock; beside it the same for the simplest code that sees as much (a sum of
-every module's output, a norm of every gradient), since on a busy machine memory is slow for both;
-and the paired ratio of step times with its null: two unwatched steps over each other, which shows
-what the machine can resolve.
+Trains two GPTs, of about 11M and 0.9M parameters, in a plain loop on the CPU with one thread and
+1,024 tokens a step. Blocks of watched steps alternate with as many that are not watched. For each
+probe alone, for the core, for all of Sentinel, and for what others do, two figures are given:
+
+direct   the seconds spent in the added code, by its own clock, over the seconds of the step
+paired   the median time of a watched block over that of the unwatched block beside it, with the
+         smallest and the largest; "nothing" shows what such a ratio can resolve on this machine
+
+Steps are counted from 1 in each block, so that with the default of ten steps what is measured
+every ten steps counts once. `--write` puts the tables into benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -17,118 +21,201 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from sentinel_hooks.adapters.adapter import Adapter
+import sentinel
+from benchmarks.rivals import RIVALS, Rival
+from sentinel import wire
 from sentinel_hooks.adapters.choice import choose
 from tests.hooks.scripts.gpt import Gpt, batch
 
-VOCABULARY = 256
+VOCABULARY = 65
+LENGTH = 256
+TOKENS = 1024
+SIZES = {"11M": (384, 6, 6), "0.9M": (128, 4, 4)}  # width, layers, heads
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+Block = tuple[list[float], list[float]]  # seconds of each step, and in the added code
+
+
+class Training:
+    """A small GPT in a plain loop."""
+
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        torch.manual_seed(0)
+        self.model = Gpt(vocabulary=VOCABULARY, width=width, layers=layers, heads=heads)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-4)
+        self.parameters = sum(one.numel() for one in self.model.parameters())
+
+    def step(self, seed: int) -> float:
+        """One step; its seconds."""
+        rows = TOKENS // LENGTH
+        tokens = batch(seed, size=rows, length=LENGTH, vocabulary=VOCABULARY)
+        began = time.perf_counter()
+        self.model(tokens[:, :-1], tokens[:, 1:]).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return time.perf_counter() - began
+
+
+Watch = Callable[[Training, int], Block]
+
+
+def unwatched(training: Training, steps: int) -> Block:
+    """A block with nothing added."""
+    return [training.step(seed) for seed in range(steps)], [0.0] * steps
+
+
+def everything(training: Training, steps: int) -> Block:
+    """All that `sentinel.attach` does in the training thread, its frames going nowhere."""
+    watch = sentinel.attach(
+        model=training.model, optimizer=training.optimizer, daemon="/nowhere/sentinel.sock"
+    )
+    frames: list[wire.Frame] = []
+    watch._emitter.put = frames.append  # type: ignore[method-assign, assignment]
+    names = [one.signal for one in watch._adapter.panel.series]
+    took = [training.step(seed) for seed in range(steps)]
+    watch.detach()
+    return took, [_monitor_seconds(frame.values, names) for frame in frames]
+
+
+def _monitor_seconds(values: bytes, names: list[str]) -> float:
+    return memoryview(values).cast("d")[names.index("monitor_seconds")]
+
+
+def probes(chosen: Callable[[str, bool], bool]) -> Watch:
+    """A block watched by those probes of which `chosen` says yes to name and `core`."""
+
+    def watched(training: Training, steps: int) -> Block:
+        adapter = choose(model=training.model, optimizer=training.optimizer)
+        adapter.install(lambda _: None, lambda _: None)
+        for probe in adapter.panel.probes:
+            if probe.name != "own cost" and not chosen(probe.name, probe.core):
+                adapter.panel.retire(probe, "left out")
+        names = [one.signal for one in adapter.panel.series]
+        took, own = [], []
+        for seed in range(steps):
+            took.append(training.step(seed))
+            own += [_monitor_seconds(s.value_bytes(), names) for s in adapter.panel.settled()]
+        adapter.detach()
+        return took, own
+
+    return watched
+
+
+def rival(make: Callable[[], Rival]) -> Watch:
+    """A block watched by somebody else's code."""
+
+    def watched(training: Training, steps: int) -> Block:
+        other = make()
+        remove = other.attach(training.model, training.optimizer)
+        took, own = [], []
+        for seed in range(steps):
+            before = other.seconds
+            took.append(training.step(seed))
+            own.append(other.seconds - before)
+        remove()
+        return took, own
+
+    return watched
+
+
+@dataclass
+class Row:
+    """What was measured of one way to watch."""
+
+    name: str
+    interval: str
+    direct: list[float] = field(default_factory=list)
+    paired: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        direct, ratio = 100 * statistics.mean(self.direct), statistics.median(self.paired)
+        spread = f"{min(self.paired):.3f} to {max(self.paired):.3f}"
+        return f"| {self.name} | {self.interval} | {direct:.2f}% | {ratio:.3f} | {spread} |"
+
+
+def cases(training: Training) -> Iterator[tuple[str, str, Watch]]:
+    """Name, interval and way of everything that is compared."""
+    adapter = choose(model=training.model, optimizer=training.optimizer)
+    measured = [probe for probe in adapter.panel.probes if probe.series()]
+    yield "nothing", "", unwatched
+    yield "**all of Sentinel**", "as below", everything
+    yield "core: loss to non-finite values", "1", probes(lambda _, core: core)
+    for probe in measured:
+        alone = probes(lambda name, _, wanted=probe.name: name == wanted)  # type: ignore[misc]
+        yield f"{probe.name} alone", str(probe.every), alone
+    for name, make in RIVALS.items():
+        try:
+            make()
+        except ImportError:
+            print(f"not installed, left out: {name}")
+        else:
+            yield name, "1", rival(make)
+
+
+def compare(training: Training, options: argparse.Namespace) -> list[Row]:
+    """Every case, in alternation with unwatched blocks."""
+    for seed in range(3):
+        training.step(seed)
+    rows = []
+    for name, interval, watched in cases(training):
+        if options.only and options.only not in name:
+            continue
+        row = Row(name, interval)
+        for turn in range(options.blocks):
+            blocks = [watched, unwatched] if turn % 2 else [unwatched, watched]
+            first, second = (way(training, options.steps) for way in blocks)
+            (took, own), (alone, _) = (first, second) if turn % 2 else (second, first)
+            row.direct.append(sum(own) / sum(took))
+            row.paired.append(statistics.median(took) / statistics.median(alone))
+        print(row, flush=True)
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = Gpt(
-        vocabulary=VOCABULARY, width=options.width, layers=options.layers, heads=options.heads
+    text = [_machine()]
+    for size in SIZES:
+        training = Training(*SIZES[size])
+        head = (
+            f"\n## {training.parameters / 1e6:.2f}M parameters, {TOKENS:,} tokens a step\n\n"
+            "| watched by | every n steps | direct | paired | spread |\n|---|---|---|---|---|"
+        )
+        print(head)
+        text += [head, *map(str, compare(training, options))]
+    if options.write:
+        RESULTS.write_text(_INTRODUCTION + "\n".join(text) + "\n")
+
+
+_INTRODUCTION = """# What watching costs
+
+Written by `python -m benchmarks.overhead --write`, whose description says what is measured and how.
+
+"""
+
+
+def _machine() -> str:
+    versions = ["torch", "lightning", "wandb"]
+    found = [f"{name} {_version(name)}" for name in versions if _version(name)]
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, one thread, {platform.system()}; "
+        f"Python {platform.python_version()}, {', '.join(found)}; float32"
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
-    rows = options.tokens // options.length
-
-    def step(seed: int) -> float:
-        tokens = batch(seed, size=rows, length=options.length, vocabulary=VOCABULARY)
-        began = time.perf_counter()
-        loss = model(tokens[:, :-1], tokens[:, 1:])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return time.perf_counter() - began
-
-    for seed in range(3):
-        step(seed)
-    print(f"machine     {_processor()}, {os.cpu_count()} cores, {platform.system()}")
-    print(f"versions    Python {platform.python_version()}, torch {torch.__version__}")
-    count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"model       {count / 1e6:.1f}M parameters, {len(list(model.modules()))} modules")
-    print(f"step        {options.tokens} tokens, float32, one thread")
-    _report(step, lambda: choose(model=model, optimizer=optimizer), Simple(model), options.steps)
 
 
-class Simple:
-    """The simplest code that sees as much, as hooks on the model; counts its seconds."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._model = model
-        self._sums: list[torch.Tensor] = []
-        self._seconds = 0.0
-
-    def install(self) -> Callable[[], float]:
-        """Begin; the result ends it and returns the seconds it took."""
-        self._seconds = 0.0
-        handles = [module.register_forward_hook(self._sum) for module in self._model.modules()]
-        last = next(self._model.parameters())  # the embedding: its gradient comes last
-        handles.append(last.register_post_accumulate_grad_hook(self._norms))  # type: ignore[no-untyped-call]
-
-        def remove() -> float:
-            for handle in handles:
-                handle.remove()
-            return self._seconds
-
-        return remove
-
-    def _sum(self, module: torch.nn.Module, args: object, output: torch.Tensor) -> None:
-        began = time.perf_counter()
-        self._sums.append(output.detach().sum(dtype=torch.float32))
-        self._seconds += time.perf_counter() - began
-
-    def _norms(self, last: torch.Tensor) -> None:
-        began = time.perf_counter()
-        grads = [p.grad for p in self._model.parameters() if p.grad is not None]
-        norms = torch._foreach_norm(grads, 2, dtype=torch.float32)
-        torch.stack([*norms, *self._sums]).tolist()
-        self._sums = []
-        self._seconds += time.perf_counter() - began
-
-
-def _report(
-    step: Callable[[int], float], attach: Callable[[], Adapter], simple: Simple, steps: int
-) -> None:
-    """Alternate watched and unwatched steps, in an order that a drift of the machine cancels."""
-    peers: list[float] = []
-    own: list[float] = []
-    shares: list[float] = []
-    ratios: list[float] = []
-    nulls: list[float] = []
-    for block in range(steps):
-        before, after = step(block), step(block)
-        nulls.append(after / before)
-        adapter = attach()
-        adapter.install(lambda _: None, lambda _: None)
-        step(block)
-        watched = step(block)
-        cost = _cost(adapter)
-        adapter.detach()
-        unwatched = step(block)
-        remove = simple.install()
-        took = step(block)
-        peers.append(remove() / took)
-        own.append(cost)
-        shares.append(cost / watched)
-        ratios.append(watched / unwatched)
-    print(f"own code    {1e3 * statistics.median(own):.3f} ms a step")
-    print(f"direct      {100 * statistics.median(shares):.2f} % of a step, median of {steps}")
-    print(f"simplest    {100 * statistics.median(peers):.2f} % of a step")
-    print(f"paired      {statistics.median(ratios):.3f} (null {statistics.median(nulls):.3f})")
-
-
-def _cost(adapter: Adapter) -> float:
-    sample = adapter.panel.settled()[-1]
-    names = [one.signal for one in adapter.panel.series]
-    return sample.values[names.index("monitor_seconds")]
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:
@@ -140,12 +227,10 @@ def _processor() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=30, help="pairs of steps to compare")
-    parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--tokens", type=int, default=1024, help="tokens of a step")
+    parser.add_argument("--steps", type=int, default=10, help="in a block")
+    parser.add_argument("--blocks", type=int, default=3, help="watched ones of each kind")
+    parser.add_argument("--only", metavar="NAME", help="rows whose name has this in it")
+    parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md")
     return parser.parse_args()
 
 
