@@ -50,6 +50,13 @@ class _Waiting:
     fills: Sequence[tuple[Probe, Fill]]
 
 
+def _check(series: Sequence[Series]) -> None:
+    """Raises `TypeError` where a probe announces what is no series."""
+    for one in series:
+        if not isinstance(one, Series) or not isinstance(one.label, str):
+            raise TypeError(f"a series was expected, not {one!r}")
+
+
 class Panel:
     """The probes of one rank.
 
@@ -98,6 +105,7 @@ class Panel:
         for probe in probes:
             try:
                 own, absent = list(probe.series()), dict(probe.missing())
+                _check(own)
             except Exception as error:  # noqa: BLE001 - a probe's fault stays with the probe
                 reason = self.fence.fault(probe.name, error)
                 own, absent = [], dict.fromkeys(probe.signals, reason)

@@ -83,6 +83,8 @@ class Sample:
 
         Findings of the forward pass come before those of the backward.
         """
+        if not isinstance(finding, Finding):
+            raise TypeError(f"a finding was expected, not {finding!r}")
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(finding)
             self.findings.sort(key=lambda one: CATALOG[one.signal].stage)
@@ -92,7 +94,7 @@ class Sample:
 
         On the CPU that is at once. `fill` puts values and findings into this sample.
         """
-        if self._defers:
+        if self._defers and tensor.dim() == 1:
             self._deferred.append((tensor, fill))
         else:
             fill(tensor.tolist())
