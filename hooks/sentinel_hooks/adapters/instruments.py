@@ -9,6 +9,7 @@ from sentinel_hooks.adapters.layers import root_name
 from sentinel_hooks.probes.activation import ActivationProbe
 from sentinel_hooks.probes.cost import CostProbe
 from sentinel_hooks.probes.device_memory import DeviceMemoryProbe
+from sentinel_hooks.probes.experts import ExpertProbe
 from sentinel_hooks.probes.gradient import GradientProbe
 from sentinel_hooks.probes.host_memory import HostMemoryProbe
 from sentinel_hooks.probes.loss import LossProbe
@@ -33,6 +34,7 @@ def instruments(
         skip,
         gradients,
         ActivationProbe(root, root_name(root), device),
+        ExpertProbe(root),
         TimingProbe(device),
         ThroughputProbe(),
         HostMemoryProbe(),

@@ -1,4 +1,7 @@
-"""Run the reference trainer: `torchrun --nproc_per_node 2 -m sentinel_hooks.reference`."""
+"""Run the reference trainer: `torchrun --nproc_per_node 2 -m sentinel_hooks.reference`.
+
+Or `deepspeed --num_gpus 2 --module sentinel_hooks.reference`, or as one plain process.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ import sentinel
 from sentinel_hooks.reference.config import Settings
 from sentinel_hooks.reference.data import Text, read_text
 from sentinel_hooks.reference.faults import Fault, parse
+from sentinel_hooks.reference.feed_forward import Mixture
 from sentinel_hooks.reference.model import Decoder, Shape
 from sentinel_hooks.reference.options import command_line
 
@@ -35,8 +39,7 @@ def run() -> None:
     parser = command_line()
     args = parser.parse_args()
     rank, world_size = launched()
-    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(args.threads or min(max(share, 1), 4))
+    torch.set_num_threads(args.threads or threads())
     try:
         settings, model, text, faults = prepare(args, rank, world_size)
     except (ValueError, OSError) as error:
@@ -67,6 +70,13 @@ def launched() -> tuple[int, int]:
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
+def threads() -> int:
+    """A rank's share of this machine's cores, at most 4."""
+    # torchrun's word for the ranks on this machine, and the `deepspeed` launcher's.
+    ranks = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
+    return min(max((os.cpu_count() or 1) // int(ranks), 1), 4)
+
+
 def prepare(
     args: argparse.Namespace, rank: int, world_size: int
 ) -> tuple[Settings, Decoder, Text, list[Fault]]:
@@ -74,7 +84,7 @@ def prepare(
     torch.manual_seed(args.seed)
     settings = Settings(**{name: getattr(args, name) for name in Settings.__annotations__})
     shape = Shape(args.layers, args.width, args.heads, args.context)
-    model = Decoder(shape, recompute=args.activation_checkpointing)
+    model = Decoder(shape, mixture(args), recompute=args.activation_checkpointing)
     if args.resume:
         settings.checkpoint(args.resume)
     if args.losses:
@@ -86,6 +96,15 @@ def prepare(
     words = read_text(args.text)
     text = Text(words, rows=rows, context=shape.context, seed=args.seed, rank=rank)
     return settings, model, text, faults
+
+
+def mixture(args: argparse.Namespace) -> Mixture | None:
+    """The experts that were asked for, if any; raises ValueError."""
+    if args.experts == 0:
+        return None
+    return Mixture(
+        args.experts, args.shared_experts, args.top_k, args.capacity_factor, args.balance
+    )
 
 
 def introduce(trainer: Trainer, faults: list[Fault]) -> None:

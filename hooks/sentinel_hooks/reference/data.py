@@ -41,10 +41,19 @@ class Text:
         self.context = context
         self.seed = seed
         self.rank = rank
+        self._corrupted: list[tuple[float, float]] = []  # the first batch, and the first good one
+
+    def corrupt(self, first: int, count: float) -> None:
+        """From now on `count` batches from number `first` on are random bytes, each time read."""
+        self._corrupted.append((first, first + count))
 
     def batch(self, number: int) -> Tensor:
         """Batch `number` as int64 [rows, context + 1]: tokens and, one to the right, targets."""
         # A string seeds through SHA-512: the same on every machine, and neighbors are unrelated.
         draw = random.Random(f"{self.seed}/{number}/{self.rank}")
         starts = [draw.randrange(len(self.text) - self.context) for _ in range(self.rows)]
-        return torch.stack([self.text[at : at + self.context + 1] for at in starts]).long()
+        rows = torch.stack([self.text[at : at + self.context + 1] for at in starts]).long()
+        if any(first <= number < good for first, good in self._corrupted):
+            noise = draw.randbytes(rows.numel())
+            return torch.frombuffer(bytearray(noise), dtype=torch.uint8).view_as(rows).long()
+        return rows

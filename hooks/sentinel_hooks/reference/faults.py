@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
@@ -19,7 +21,11 @@ if TYPE_CHECKING:  # importing DeepSpeed takes seconds, which a slip in an optio
 
 SYNTAX = """\
   nan:module=NAME,step=N[,rank=R][,batches=N|forever]  NaN in the output of a module
+  poison:step=N[,rank=R][,batches=N|forever]           random bytes instead of text
   lr-jump:step=N,factor=X                              learning rate times X from step N on
+  leak:rank=R,step=N,mb=M                              M MB more host memory each step from N on
+  slow-rank:rank=R,step=N,seconds=S                    S s longer forward passes from step N on
+  hang:rank=R,step=N                                   stands still for ever within step N
   kill-rank:rank=R,step=N                              SIGKILL before step N"""
 
 
@@ -76,6 +82,28 @@ class Nan:
 
 
 @dataclass(frozen=True)
+class Poison:
+    """The text of `batches` batches is random bytes on `rank`, so that its loss jumps.
+
+    A corrupted shard. Like `Nan` it sits in the data, from the batch that step `step` reads on.
+    """
+
+    step: int
+    rank: int = 0
+    batches: float = 1  # infinity: for ever
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, step=self.step, batches=self.batches)
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        _check_rank(self.rank, world_size)
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        if rank == self.rank:
+            trainer.text.corrupt(self.step, self.batches)
+
+
+@dataclass(frozen=True)
 class LrJump:
     """The learning rate is multiplied by `factor` from step `step` on: a slip in a schedule."""
 
@@ -84,8 +112,7 @@ class LrJump:
 
     def __post_init__(self) -> None:
         _check_at_least(1, step=self.step)
-        if not 0 < self.factor < float("inf"):
-            raise FaultError(f"factor must be a positive number, got {self.factor}")
+        _check_positive(factor=self.factor)
 
     def check(self, model: nn.Module, world_size: int) -> None:
         """It can happen everywhere."""
@@ -97,6 +124,81 @@ class LrJump:
                 trainer.before_step.remove(jump)  # a rollback does not make the same slip again
 
         trainer.before_step.append(jump)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Process `rank` keeps `mb` more megabytes (of 10^6 bytes) of memory before each step."""
+
+    rank: int
+    step: int
+    mb: float
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, step=self.step)
+        _check_positive(mb=self.mb)
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        _check_rank(self.rank, world_size)
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        kept: list[bytes] = []
+
+        def leak() -> None:
+            if rank == self.rank and trainer.engine.global_steps + 1 >= self.step:
+                # Written to: the kernel gives no memory for pages that are only asked for.
+                kept.append(b"\x01" * round(self.mb * 1e6))
+
+        trainer.before_step.append(leak)
+
+
+@dataclass(frozen=True)
+class SlowRank:
+    """Each step of process `rank` takes `seconds` longer from step `step` on, before its backward.
+
+    As on a host with a slow core or a throttled device, the time is spent in the forward pass.
+    """
+
+    rank: int
+    step: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, step=self.step)
+        _check_positive(seconds=self.seconds)
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        _check_rank(self.rank, world_size)
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        def dawdle() -> None:
+            if trainer.engine.global_steps + 1 >= self.step:
+                time.sleep(self.seconds)
+
+        if rank == self.rank:
+            _at_end_of_forward(trainer, dawdle)
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Process `rank` stands still within step `step`, for ever. Its other threads go on."""
+
+    rank: int
+    step: int
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, step=self.step)
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        _check_rank(self.rank, world_size)
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        def hang() -> None:
+            if trainer.engine.global_steps + 1 == self.step:
+                threading.Event().wait()
+
+        if rank == self.rank:
+            _at_end_of_forward(trainer, hang)
 
 
 @dataclass(frozen=True)
@@ -120,7 +222,25 @@ class KillRank:
         trainer.before_step.append(die)
 
 
-KINDS: Mapping[str, Callable[..., Fault]] = {"nan": Nan, "lr-jump": LrJump, "kill-rank": KillRank}
+def _at_end_of_forward(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Do this within the last forward pass of every step."""
+
+    def hook(model: nn.Module, inputs: object, output: object) -> None:
+        if trainer.engine.is_gradient_accumulation_boundary():
+            act()
+
+    trainer.engine.module.register_forward_hook(hook)
+
+
+KINDS: Mapping[str, Callable[..., Fault]] = {
+    "nan": Nan,
+    "poison": Poison,
+    "lr-jump": LrJump,
+    "leak": Leak,
+    "slow-rank": SlowRank,
+    "hang": Hang,
+    "kill-rank": KillRank,
+}
 
 _READ: Mapping[str, Callable[[str], str | float]] = {
     "module": str,
@@ -128,6 +248,8 @@ _READ: Mapping[str, Callable[[str], str | float]] = {
     "step": int,
     "batches": lambda text: float("inf") if text == "forever" else int(text),
     "factor": float,
+    "mb": float,
+    "seconds": float,
 }
 
 
@@ -169,6 +291,12 @@ def _check_at_least(least: int, **values: float) -> None:
     for name, value in values.items():
         if value < least:
             raise FaultError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise FaultError(f"{name} must be a positive number, got {value}")
 
 
 def _check_rank(rank: int, world_size: int) -> None:

@@ -13,6 +13,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sentinel_hooks.reference.feed_forward import Mixture, MixtureOfExperts, SwiGLU
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -81,20 +83,6 @@ class Attention(nn.Module):
         return y
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer, 2020)."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.gate = nn.Linear(shape.width, shape.hidden, bias=False)
-        self.up = nn.Linear(shape.width, shape.hidden, bias=False)
-        self.down = nn.Linear(shape.hidden, shape.width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
-        return y
-
-
 class Layer(nn.Module):
     """x + attention(norm(x)), then the same with the feed-forward network."""
 
@@ -103,7 +91,7 @@ class Layer(nn.Module):
         self.attention_norm = RMSNorm(shape.width)
         self.attention = Attention(shape)
         self.mlp_norm = RMSNorm(shape.width)
-        self.mlp = SwiGLU(shape)
+        self.mlp = SwiGLU(shape.width, shape.hidden)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cos, sin)
@@ -111,14 +99,41 @@ class Layer(nn.Module):
         return y
 
 
-class Decoder(nn.Module):
-    """The whole model. `recompute`: keep only each layer's input and run it again in backward."""
+class ExpertLayer(nn.Module):
+    """A layer whose feed-forward network is a mixture of experts."""
 
-    def __init__(self, shape: Shape, *, recompute: bool = False) -> None:
+    def __init__(self, shape: Shape, mixture: Mixture) -> None:
         super().__init__()
+        self.attention_norm = RMSNorm(shape.width)
+        self.attention = Attention(shape)
+        self.moe_norm = RMSNorm(shape.width)
+        self.moe = MixtureOfExperts(shape.width, shape.hidden, mixture)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin)
+        y: Tensor = x + self.moe(self.moe_norm(x))
+        return y
+
+
+class Decoder(nn.Module):
+    """The whole model. `recompute`: keep only each layer's input and run it again in backward.
+
+    With a `mixture` all layers but the first have experts, as in DeepSeekMoE.
+    """
+
+    def __init__(
+        self, shape: Shape, mixture: Mixture | None = None, *, recompute: bool = False
+    ) -> None:
+        super().__init__()
+        if mixture is not None and shape.layers < 2:
+            raise ValueError("experts need at least 2 layers: the first has none")
         self.recompute = recompute
+        self.balance = 0.0 if mixture is None else mixture.balance
         self.embed = nn.Embedding(shape.vocabulary, shape.width)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(
+            Layer(shape) if mixture is None or index == 0 else ExpertLayer(shape, mixture)
+            for index in range(shape.layers)
+        )
         self.norm = RMSNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
         size = shape.width // shape.heads
@@ -133,7 +148,10 @@ class Decoder(nn.Module):
         nn.init.normal_(self.embed.weight, std=1.0)
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of `targets` after `tokens`, both int64 [batch, time]."""
+        """Mean cross-entropy in nats of `targets` after `tokens`, both int64 [batch, time].
+
+        With experts the mean balance loss of their layers comes on top, times its weight.
+        """
         angles = self.angles = self.angles.to(tokens.device)
         cos, sin = angles[: tokens.shape[1]].cos(), angles[: tokens.shape[1]].sin()
         x = self.embed(tokens)
@@ -143,4 +161,6 @@ class Decoder(nn.Module):
             else:
                 x = layer(x, cos, sin)
         logits: Tensor = self.head(self.norm(x))
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        unbalance = [layer.moe.balance for layer in self.layers if isinstance(layer, ExpertLayer)]
+        return loss + self.balance * torch.stack(unbalance).mean() if unbalance else loss

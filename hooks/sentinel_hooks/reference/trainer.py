@@ -53,11 +53,14 @@ class Trainer:
     """
 
     def __init__(self, model: Decoder, text: Text, settings: Settings) -> None:
-        # Not the config's own AdamW: on a CPU DeepSpeed would compile one.
+        # Not the config's own AdamW, nor DeepSpeedCPUAdam for `offload`: it would compile them.
         matrices = [p for p in model.parameters() if p.dim() >= 2]
         vectors = [p for p in model.parameters() if p.dim() < 2]
         optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+            [
+                {"params": matrices, "weight_decay": settings.weight_decay(step=1)},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
             lr=settings.lr,
             betas=(0.9, 0.95),
         )
@@ -70,7 +73,7 @@ class Trainer:
         self.batch = 0
         self.lr_scale = 1.0
         self.before_step: list[Callable[[], None]] = []
-        self._keep_lr_scale()
+        self._extend_schedule()
 
     def step(self) -> Step:
         """One optimizer step over the next batch, in `accumulation` micro-batches."""
@@ -109,7 +112,7 @@ class Trainer:
         _, place = self.engine.load_checkpoint(folder.parent, tag=tag)
         self.batch = place["batch"]
         self.lr_scale = place["lr_scale"]
-        self._set_lr()
+        self._follow_schedule()
 
     def skip_batches(self, count: int) -> None:
         """Leave out the next `count` batches."""
@@ -122,22 +125,25 @@ class Trainer:
         if not 0 < factor < float("inf"):
             raise ValueError(f"a learning rate cannot be scaled by {factor}")
         self.lr_scale *= factor
-        self._set_lr()
+        self._follow_schedule()
 
-    def _keep_lr_scale(self) -> None:
+    def _extend_schedule(self) -> None:
         """The schedule writes its own learning rate at every step: let ours follow each time."""
         scheduled = self.engine.lr_scheduler.step
 
         def step(*args: object, **kwargs: object) -> None:
             scheduled(*args, **kwargs)
-            self._set_lr()
+            self._follow_schedule()
 
         self.engine.lr_scheduler.step = step
 
-    def _set_lr(self) -> None:
+    def _follow_schedule(self) -> None:
+        """Set what the next step needs: the scaled learning rate, the matrices' weight decay."""
         scheduler = self.engine.lr_scheduler
         if scheduler.last_batch_iteration < 0:
             return  # step 1: the rate is 0, and asking the scheduler for it makes it complain
         groups = self.engine.optimizer.param_groups
         for group, lr in zip(groups, scheduler.get_lr(), strict=True):
             group["lr"] = lr * self.lr_scale
+        # 0 after the schedule's first step, which came after step 1.
+        groups[0]["weight_decay"] = self.settings.weight_decay(scheduler.last_batch_iteration + 2)
