@@ -362,7 +362,7 @@ _EXPERTS = (
         "1",
         _MEAN,
         _FORWARD,
-        "load of a layer's busiest expert over the mean load of its experts",
+        "load of a layer's busiest expert over the mean load of its experts, of a rank's tokens",
         label="layer",
     ),
     Signal(
@@ -370,7 +370,7 @@ _EXPERTS = (
         "tokens",
         _SUM,
         _FORWARD,
-        "tokens that found no room in a layer's experts",
+        "tokens that found no room in a layer's experts, once for each that was full",
         label="layer",
     ),
 )

@@ -19,7 +19,7 @@ SMALL = (
 )
 
 
-def _finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run to its end; what takes over two minutes hangs, and is killed with all its ranks."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     environment.update(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
@@ -46,7 +46,7 @@ def alone() -> Launch:
     """`alone(*arguments, cwd=...)` runs the trainer as one plain process, without a launcher."""
 
     def launch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        return _finish([sys.executable, "-m", "sentinel_hooks.reference", *arguments], cwd)
+        return finish([sys.executable, "-m", "sentinel_hooks.reference", *arguments], cwd)
 
     return launch
 
@@ -58,6 +58,6 @@ def two_ranks() -> Launch:
     def launch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         torchrun = [sys.executable, "-m", "torch.distributed.run"]
         # --standalone takes a free port; the default one may be another job's.
-        return _finish([*torchrun, "--standalone", "--nproc_per_node", "2", *arguments], cwd)
+        return finish([*torchrun, "--standalone", "--nproc_per_node", "2", *arguments], cwd)
 
     return launch

@@ -35,8 +35,8 @@ STEPS = 3
 CASES: dict[str, dict[str, Any]] = {
     **{f"unwatched {stage}": {"stage": stage, "watch": False} for stage in range(4)},
     **{f"watched {stage}": {"stage": stage} for stage in range(4)},
-    **{f"recomputed {stage}": {"stage": stage, "recompute": True} for stage in (2, 3)},
-    **{f"offloaded {stage}": {"stage": stage, "offload": True} for stage in (1, 2, 3)},
+    "recomputed 3": {"stage": 3, "recompute": True},
+    **{f"offloaded {stage}": {"stage": stage, "offload": True} for stage in (1, 3)},
     "bf16": {"stage": 3, "precision": "bf16"},
 }
 GATES = ((1, 1.0, True), (2, 0.5, True), (2, 0.5, False), (3, 0.7, True))  # k, capacity, drops
@@ -84,7 +84,8 @@ class Mixed(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         mixed, balance, _ = self.moe(self.embed(tokens))
         logits = self.head(mixed).flatten(0, 1).float()
-        return nn.functional.cross_entropy(logits, targets.flatten()) + 0.01 * balance
+        loss: Tensor = nn.functional.cross_entropy(logits, targets.flatten()) + 0.01 * balance
+        return loss
 
 
 def train_deepspeeds(stage: int, words: Tensor, rank: int) -> dict[str, Any]:

@@ -86,6 +86,34 @@ def test_the_configuration_is_deepspeeds_with_the_settings_filled_in() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "phases", "decays"),
+    [("cosine", (10, 100), [0.1] * 4), ("three-phase", (10, 80), [0.0, 0.0, 0.1, 0.1])],
+)
+def test_a_schedule_has_its_phases_and_its_weight_decay(
+    schedule: str, phases: tuple[int, int], decays: list[float]
+) -> None:
+    settings = Settings(schedule=schedule, steps=100)
+    scheduler = deepspeed_config(settings)["scheduler"]
+    assert isinstance(scheduler, dict)
+    params = scheduler["params"]
+    assert (params["warmup_num_steps"], params["total_num_steps"]) == phases
+    assert [settings.weight_decay(step) for step in (1, 80, 81, 100)] == decays
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_an_offloaded_optimizer_is_torchs_own_so_that_nothing_is_compiled(offload: bool) -> None:
+    config = deepspeed_config(Settings(stage=1, offload=offload))
+    assert config["zero_force_ds_cpu_optimizer"] is False
+    zero = config["zero_optimization"]
+    assert isinstance(zero, dict)
+    assert zero.get("offload_optimizer") == ({"device": "cpu"} if offload else None)
+
+
+def test_the_options_of_the_deepspeed_launcher_are_taken() -> None:
+    assert command_line().parse_args(["--local_rank=1", "--stage", "3"]).stage == 3
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
         (["--width", "50"], "width must be a multiple of 2 [*] heads = 8"),
@@ -93,6 +121,9 @@ def test_the_configuration_is_deepspeeds_with_the_settings_filled_in() -> None:
         (["--text", "short.txt"], "the text has 5 bytes; a context of 64 needs more"),
         (["--resume", "step7"], "no checkpoint 'step7' in checkpoints; there: step3"),
         (["--fault", "kill-rank:rank=2,step=3"], "no rank 2 among 2"),
+        (["--offload", "--stage", "0"], "--offload needs ZeRO stage 1, 2 or 3"),
+        (["--experts", "4", "--top-k", "5"], "top-k must be 1 to the 4 experts, got 5"),
+        (["--experts", "4", "--layers", "1"], "experts need at least 2 layers"),
     ],
 )
 def test_options_that_cannot_be_followed_are_told(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.reference.conftest import SMALL, Launch
+from tests.reference.conftest import SMALL, Launch, finish
 
 MODULE = ("-m", "sentinel_hooks.reference")
 
@@ -60,6 +62,22 @@ def test_one_plain_process_trains_too_and_takes_faults(alone: Launch, tmp_path: 
     values = [line.split()[1] for line in losses(tmp_path / "l.0")]
     assert "nan" not in values[:2]
     assert values[2:] == ["nan"] * 4, "stage 0 in fp32 applies the update, which destroys weights"
+
+
+@pytest.mark.slow
+def test_it_runs_and_is_watched_under_the_deepspeed_launcher(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "sentinel", "run", "--state", "state", "--"]
+    command += [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2"]
+    command += ["--master_port", port, "--module", "sentinel_hooks.reference"]
+    command += [option for option in SMALL if option != "--no-sentinel"]
+    ended = finish([*command, "--steps", "2"], tmp_path)
+    assert ended.returncode == 0, ended.stdout
+    assert "step 2/2" in ended.stdout
+    assert "watching 2 ranks" in ended.stdout
+    assert "finished after 2 steps" in ended.stdout
 
 
 def test_a_wrong_fault_is_told_with_exit_code_2(alone: Launch, tmp_path: Path) -> None:
