@@ -87,7 +87,7 @@ def test_what_is_written_wrong_is_told_with_what_is_right(text: str, told: str) 
 
 ON_RANK: tuple[Callable[[int], Fault], ...] = (
     lambda rank: Poison(1, rank=rank),
-    lambda rank: Leak(rank, 1, 1.0),
+    lambda rank: Leak(rank, 1, 60.0),
     lambda rank: SlowRank(rank, 1, 1.0),
     lambda rank: Hang(rank, 1),
 )
@@ -186,7 +186,7 @@ def test_a_fault_of_another_rank_leaves_this_one_alone(fault: Fault) -> None:
     batch = steps.text.batch(1)
     steps.step()
     assert steps.engine.global_steps == 1
-    assert resident() - before < 0.5e6
+    assert resident() - before < 30e6
     assert batch.equal(Steps().text.batch(1))
 
 
