@@ -53,7 +53,7 @@ def train(case: dict[str, Any], words: Tensor, rank: int) -> dict[str, Any]:
         precision=case.get("precision", "fp32"),
         offload=case.get("offload", False),
         schedule="three-phase",
-        steps=5,
+        steps=10,
         micro_batch=2,
         accumulation=2,
     )
@@ -61,15 +61,18 @@ def train(case: dict[str, Any], words: Tensor, rank: int) -> dict[str, Any]:
     model = Decoder(SHAPE, MIXTURE, recompute=case.get("recompute", False))
     trainer = Trainer(model, Text(words, rows=4, context=16, seed=0, rank=rank), settings)
     watched = Watched(choose(trainer)) if case.get("watch", True) else None
-    groups, decays, losses = trainer.engine.optimizer.param_groups, [], []
+    groups, decays, rates, losses = trainer.engine.optimizer.param_groups, [], [], []
     for _ in range(STEPS if case["stage"] != 2 else settings.steps):
         decays.append([group["weight_decay"] for group in groups])
-        losses.append(float(trainer.step().loss).hex())
+        step = trainer.step()
+        rates.append(step.lr)
+        losses.append(float(step.loss).hex())
     if watched is not None:
         watched.adapter.detach()
     hooks = [len(module._forward_hooks) for module in trainer.engine.module.modules()]
     trainer.engine.destroy()
-    return {"losses": losses, "values": values_of(watched), "decays": decays, "hooks": hooks}
+    schedule = {"rates": rates, "decays": decays}
+    return {"losses": losses, "values": values_of(watched), "hooks": hooks, **schedule}
 
 
 class Mixed(nn.Module):

@@ -167,12 +167,15 @@ def test_an_offloaded_optimizer_trains_as_one_on_the_device(
 
 
 @pytest.mark.slow
-def test_weight_decay_is_on_in_the_last_phase_alone_and_for_matrices(
+def test_in_the_last_of_three_phases_matrices_decay_and_the_learning_rate_stays(
     found: list[dict[str, Case]],
 ) -> None:
     off, on = [0.0, 0.0], [0.1, 0.0]  # matrices, vectors
     for rank in found:
-        assert rank["watched 2"]["decays"] == [off, off, off, off, on]
+        assert rank["watched 2"]["decays"] == [off] * 8 + [on] * 2
+        rates = rank["watched 2"]["rates"]
+        assert max(rates[:8]) > 5e-3
+        assert rates[8:] == pytest.approx([6e-4, 6e-4])
 
 
 @pytest.mark.slow

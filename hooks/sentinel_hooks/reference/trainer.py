@@ -129,13 +129,15 @@ class Trainer:
 
     def _extend_schedule(self) -> None:
         """The schedule writes its own learning rate at every step: let ours follow each time."""
-        scheduled = self.engine.lr_scheduler.step
+        scheduler, end = self.engine.lr_scheduler, self.settings.phases[1]
+        scheduled = scheduler.step
 
-        def step(*args: object, **kwargs: object) -> None:
-            scheduled(*args, **kwargs)
+        def step() -> None:
+            # Beyond its end, a cosine of DeepSpeed's older versions would rise again.
+            scheduled(min(scheduler.last_batch_iteration + 1, end - 1))
             self._follow_schedule()
 
-        self.engine.lr_scheduler.step = step
+        scheduler.step = step
 
     def _follow_schedule(self) -> None:
         """Set what the next step needs: the scaled learning rate, the matrices' weight decay."""
