@@ -394,14 +394,42 @@ _HARDWARE = (
         label="reason",
     ),
     Signal(
-        "gpu_ecc_errors", "errors", _MAX, _AROUND, "memory errors of one kind, so far", label="kind"
+        "gpu_slowdown",
+        "1",
+        _MAX,
+        _AROUND,
+        "1 if clocks are held down by heat, or by the hardware to protect itself",
+    ),
+    Signal(
+        "gpu_ecc_corrected_errors",
+        "errors",
+        _MAX,
+        _AROUND,
+        "memory errors that were corrected, since the driver was loaded or in the GPU's life",
+        label="kind",
+    ),
+    Signal(
+        "gpu_ecc_uncorrected_errors",
+        "errors",
+        _MAX,
+        _AROUND,
+        "memory errors that were not, since the driver was loaded or in the GPU's life",
+        label="kind",
     ),
     Signal(
         "gpu_remapped_rows", "rows", _MAX, _AROUND, "memory rows remapped, by cause", label="kind"
     ),
+    Signal("gpu_row_remap_pending", "1", _MAX, _AROUND, "1 if a row is remapped at the next reset"),
+    Signal("gpu_row_remap_failure", "1", _MAX, _AROUND, "1 if a memory row could not be remapped"),
     Signal("gpu_nvlink_replays", "replays", _MAX, _AROUND, "of all links, so far"),
     Signal("gpu_pcie_replays", "replays", _MAX, _AROUND, "on the bus, so far"),
-    Signal("gpu_xid", "1", _MAX, _AROUND, "code of the last Xid event, 0 if there was none"),
+    Signal(
+        "gpu_xid",
+        "1",
+        _MAX,
+        _AROUND,
+        "code of an Xid event of the last minute, 0 if there was none",
+    ),
     Signal("gpu_lost", "1", _MAX, _AROUND, "1 if the driver has lost the GPU"),
 )
 

@@ -64,6 +64,13 @@ class RankState:
         """Whether a step waits for its frame."""
         return not (self.lost or self.late or self.goodbye is not None)
 
+    def cover(self, signal: str, reason: str) -> None:
+        """The rank tells why it does not measure a signal, or without a reason that it does."""
+        if reason:
+            self.missing[signal] = reason
+        else:
+            self.missing.pop(signal, None)
+
 
 class Roster:
     """All ranks that have said hello, and the world that they said they belong to."""

@@ -128,7 +128,7 @@ class RunEngine:
                 self._extend(state, message)
             elif isinstance(message, Coverage):
                 if message.signal in CATALOG:  # what else a rank may name is without bound
-                    state.missing[message.signal] = message.reason
+                    state.cover(message.signal, message.reason)
             elif isinstance(message, Goodbye):
                 self._roster.farewell(state, message.reason)
         self._judge_complete(now)

@@ -11,6 +11,7 @@ from sentinel_hooks.probes.cost import CostProbe
 from sentinel_hooks.probes.device_memory import DeviceMemoryProbe
 from sentinel_hooks.probes.experts import ExpertProbe
 from sentinel_hooks.probes.gradient import GradientProbe
+from sentinel_hooks.probes.hardware import HardwareProbe
 from sentinel_hooks.probes.host_memory import HostMemoryProbe
 from sentinel_hooks.probes.loss import LossProbe
 from sentinel_hooks.probes.probe import Probe
@@ -39,5 +40,6 @@ def instruments(
         ThroughputProbe(),
         HostMemoryProbe(),
         DeviceMemoryProbe(device),
+        HardwareProbe(device),
         CostProbe(),
     ]

@@ -176,6 +176,18 @@ class Panel:
         self._listening = {}
         self._listen()
 
+    def cover(self, probe: Probe, reasons: Mapping[str, str]) -> None:
+        """Signals of this probe that are not measured for now: why, or "" if they are again.
+
+        For those that come and go. Told while a step is read, it is meant from this step on.
+        """
+        self._changes += [
+            Coverage(self._step + 1, name, reason, 0 if reason else probe.every)
+            for name, reason in sorted(reasons.items())
+        ]
+        merged = {**self.missing, **reasons}
+        self.missing = {name: reason for name, reason in merged.items() if reason}
+
     # What the adapter tells; see Probe for what each means.
 
     def forward_began(

@@ -179,6 +179,10 @@ class Barrier(Protocol):
         """More series of the probe, found while it measures: their indices in later samples."""
         ...
 
+    def cover(self, probe: Probe, reasons: Mapping[str, str]) -> None:
+        """Signals of the probe that are not measured for now: why, or "" if they are again."""
+        ...
+
     def retire(self, probe: Probe, reason: str) -> None:
         """The probe cannot measure any more, through no fault of its own: it is switched off."""
         ...
