@@ -417,6 +417,13 @@ _HARDWARE = (
         label="kind",
     ),
     Signal(
+        "gpu_ecc_uncorrected_new",
+        "errors",
+        _MAX,
+        _AROUND,
+        "memory errors that were not corrected, since the rank's process began to watch",
+    ),
+    Signal(
         "gpu_remapped_rows", "rows", _MAX, _AROUND, "memory rows remapped, by cause", label="kind"
     ),
     Signal("gpu_row_remap_pending", "1", _MAX, _AROUND, "1 if a row is remapped at the next reset"),

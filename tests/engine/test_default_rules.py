@@ -180,3 +180,76 @@ def test_every_text_of_the_pack_says_something() -> None:
     for rule in default_rules():
         assert rule.summary.text
         assert rule.advice.text
+
+
+def _hardware(*names: str) -> Job:
+    return Job(default_rules(), ["loss", *names], 2)
+
+
+def _fired(job: Job) -> list[tuple[str, str, str]]:
+    return [
+        (one.rule, one.severity, one.labels["rank"])
+        for one in alerts(job.told)
+        if one.state == "firing"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "rule", "severity"),
+    [
+        *((code, "GpuXidFatal", "critical") for code in (46, 48, 62, 64, 74, 79)),
+        *((code, "GpuXidFatal", "critical") for code in (94, 95, 119, 120, 140)),
+        *((code, "GpuXid", "warning") for code in (13, 31, 43, 45, 63, 92, 141)),
+    ],
+)
+def test_an_xid_is_critical_where_the_gpu_cannot_be_relied_on(
+    code: int, rule: str, severity: str
+) -> None:
+    job = _hardware("gpu_xid", "gpu_lost")
+    well = {"loss": 2.0, "gpu_xid": 0.0, "gpu_lost": 0.0}
+    for step in range(1, 40):
+        job.step(step, well, {1: {"gpu_xid": float(code)}} if 10 <= step < 15 else {})
+    assert _fired(job) == [(rule, severity, "1")]
+    assert f"Xid {code} on the GPU of rank 1, host1" in alerts(job.told)[0].summary
+    assert [one.state for one in alerts(job.told)] == ["firing", "resolved"]
+    assert actions(job.told) == []
+
+
+def test_a_lost_gpu_is_critical_at_once_and_one_that_is_not_measured_is_not() -> None:
+    job = _hardware("gpu_lost")
+    job.step(1, {"loss": 2.0, "gpu_lost": 0.0})
+    job.step(2, {"loss": 2.0})
+    assert job.told == []
+    job.frame(1, 3, {"loss": 2.0, "gpu_lost": 1.0})
+    assert _fired(job) == [("GpuLost", "critical", "1")]
+
+
+def test_new_uncorrectable_errors_are_told_each_time_there_are_more() -> None:
+    job = _hardware("gpu_ecc_uncorrected_new")
+    for step in range(1, 60):
+        errors = {"gpu_ecc_uncorrected_new": float((step >= 10) + (step >= 50))}
+        job.step(step, {"loss": 2.0, "gpu_ecc_uncorrected_new": 0.0}, {1: errors})
+    assert _fired(job) == [("UncorrectableEcc", "critical", "1")] * 2
+    assert [one.step for one in alerts(job.told) if one.state == "firing"] == [10, 50]
+
+
+def test_a_failure_to_remap_is_told_once_when_it_happens_or_when_the_run_begins_with_it() -> None:
+    job = _hardware("gpu_row_remap_failure")
+    for step in range(1, 60):
+        failed = {"gpu_row_remap_failure": float(step >= 10)}
+        job.step(step, {"loss": 2.0, "gpu_row_remap_failure": 1.0}, {1: failed})
+    assert _fired(job) == [
+        ("RowRemapFailure", "critical", "0"),
+        ("RowRemapFailure", "critical", "1"),
+    ]
+    assert [one.step for one in alerts(job.told) if one.state == "firing"] == [1, 10]
+
+
+def test_a_slowdown_warns_when_it_lasts() -> None:
+    job = _hardware("gpu_slowdown")
+    for step in range(1, 400):
+        slow = {"gpu_slowdown": float(step % 50 == 0 or step > 100)}
+        job.now += 0.9
+        job.step(step, {"loss": 2.0, "gpu_slowdown": 0.0}, {1: slow})
+    assert _fired(job) == [("GpuSlowdown", "warning", "1")]
+    assert alerts(job.told)[0].step == 100

@@ -344,3 +344,30 @@ def test_series_found_while_measuring_follow_those_announced() -> None:
     assert list(second.values) == [2.0, 0.0, 0.0, 7.0]
     assert panel.series[3] == Series("logged", "bleu")
     assert not third.is_missing(3)
+
+
+class Fickle(Steady):
+    """Loses its signal at the second step, and finds it again at the third."""
+
+    def start(self, first: int, barrier: Barrier) -> None:
+        super().start(first, barrier)
+        self.barrier = barrier
+
+    def read(self, sample: Sample) -> None:
+        self.count += 1
+        if self.count in (2, 3):
+            self.barrier.cover(self, {"loss": "it hides" if self.count == 2 else ""})
+
+
+def test_a_signal_that_comes_and_goes_is_missing_with_a_reason_while_it_is_gone() -> None:
+    panel = Panel([Fickle()], CPU)
+    panel.start(0)
+    panel.read(1)
+    assert (panel.changes(), panel.missing) == ([], {})
+    panel.read(2)
+    assert panel.changes() == [Coverage(2, "loss", "it hides", 0)]
+    assert panel.missing == {"loss": "it hides"}
+    panel.read(3)
+    assert panel.changes() == [Coverage(3, "loss", "", 1)]
+    assert panel.missing == {}
+    assert panel.series == (Series("loss"),)

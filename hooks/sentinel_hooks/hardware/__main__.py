@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> None:
     path, interval, parent = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     # SIGKILL: a thread inside the driver's library may heed nothing else.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash in the library is told, not kept
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process
     status = 0
     if os.getppid() == parent:  # else it ended before the line above

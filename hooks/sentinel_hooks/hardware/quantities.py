@@ -16,6 +16,8 @@ THROTTLING = {  # nvmlClocksEventReasons, formerly nvmlClocksThrottleReasons
 ECC_COUNTERS = ("volatile", "aggregate")
 REMAPPINGS = ("correctable", "uncorrectable")
 
+NEW_ERRORS = "gpu_ecc_uncorrected_new"  # a rank's own reckoning
+
 _LABELS = {
     "gpu_throttled": tuple(THROTTLING.values()),
     "gpu_ecc_corrected_errors": ECC_COUNTERS,
@@ -37,6 +39,7 @@ SIGNALS = (
     "gpu_slowdown",
     "gpu_ecc_corrected_errors",
     "gpu_ecc_uncorrected_errors",
+    NEW_ERRORS,
     "gpu_remapped_rows",
     "gpu_row_remap_pending",
     "gpu_row_remap_failure",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pynvml
 
-from sentinel_hooks.hardware.quantities import ECC_COUNTERS, REMAPPINGS, THROTTLING, key
+from sentinel_hooks.hardware.quantities import ECC_COUNTERS, NEW_ERRORS, REMAPPINGS, THROTTLING, key
 
 Handle = object  # NVML's own, opaque
 Values = Mapping[str, float]  # by signal, or `signal|label`
@@ -169,8 +169,8 @@ def _pcie_replays(handle: Handle) -> Values:
     return {"gpu_pcie_replays": float(pynvml.nvmlDeviceGetPcieReplayCounter(handle))}
 
 
-def _ecc_question(signal: str, error_type: int) -> Question:
-    return Question("nvmlDeviceGetTotalEccErrors", (signal,), _ecc(signal, error_type))
+def _ecc_question(error_type: int, signal: str, *also: str) -> Question:
+    return Question("nvmlDeviceGetTotalEccErrors", (signal, *also), _ecc(signal, error_type))
 
 
 QUESTIONS = (
@@ -189,8 +189,10 @@ QUESTIONS = (
     Question(
         "nvmlDeviceGetCurrentClocksEventReasons", ("gpu_throttled", "gpu_slowdown"), _throttling
     ),
-    _ecc_question("gpu_ecc_corrected_errors", pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
-    _ecc_question("gpu_ecc_uncorrected_errors", pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+    _ecc_question(pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, "gpu_ecc_corrected_errors"),
+    _ecc_question(
+        pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, "gpu_ecc_uncorrected_errors", NEW_ERRORS
+    ),
     Question(
         "nvmlDeviceGetRemappedRows",
         ("gpu_remapped_rows", "gpu_row_remap_pending", "gpu_row_remap_failure"),

@@ -13,14 +13,16 @@ from sentinel import clock
 from sentinel.wire import Series
 from sentinel_hooks.hardware.keeper import INTERVAL, Keeper
 from sentinel_hooks.hardware.place import report_path
-from sentinel_hooks.hardware.quantities import SERIES, SIGNALS, key
+from sentinel_hooks.hardware.quantities import NEW_ERRORS, SERIES, SIGNALS, key
 from sentinel_hooks.hardware.report import Gpu, Reader, Report
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
 LOOK = 1.0  # s between two looks at the sampler's file
 FRESH = 3  # intervals after which a reading does not count any more
+GRACE = 15.0  # s for the first report: without a resident driver nvmlInit alone takes seconds
 EVENT_LIFE = 60.0  # s for which an Xid is shown
 
+_UNCORRECTED = "gpu_ecc_uncorrected_errors|"
 _CHOSEN = "SENTINEL_GPU"  # index or UUID of the rank's GPU, whatever torch says
 
 
@@ -93,6 +95,7 @@ class HardwareProbe(Probe):
         self._grace = 0.0  # until then the first report may still be on its way
         self._values: tuple[tuple[int, float], ...] = ()
         self._until = 0.0  # when they cease to count
+        self._counted: dict[str, float] = {}  # by counter, the least that it has said
         self._heard = 0.0  # when the last Xid happened that has been put
         self._reasons: dict[str, str] = {}
 
@@ -121,8 +124,7 @@ class HardwareProbe(Probe):
     def start(self, first: int, barrier: Barrier) -> None:
         self._first, self._barrier = first, barrier
         now = clock.monotonic()
-        self._grace = self._heard = now
-        self._grace += FRESH * self._interval
+        self._grace, self._heard = now + GRACE, now
         if not self._absent:
             self._look(now)
 
@@ -153,11 +155,19 @@ class HardwareProbe(Probe):
             self._say(reasons)
 
     def _of(self, gpu: Gpu, now: float) -> tuple[tuple[int, float], ...]:
-        values = dict(gpu.values)
+        values = {**gpu.values, **self._new_errors(gpu)}
         if "gpu_xid" not in gpu.reasons:
             values["gpu_xid"] = self._xid(gpu, now)
         places = enumerate((key(*one) for one in SERIES), self._first)
         return tuple((index, values[name]) for index, name in places if name in values)
+
+    def _new_errors(self, gpu: Gpu) -> dict[str, float]:
+        """Uncorrected errors since this process first looked: counters are older than any run."""
+        counts = {name: n for name, n in gpu.values.items() if name.startswith(_UNCORRECTED)}
+        if not counts:
+            return {}
+        self._counted = {name: min(n, self._counted.get(name, n)) for name, n in counts.items()}
+        return {NEW_ERRORS: max(n - self._counted[name] for name, n in counts.items())}
 
     def _xid(self, gpu: Gpu, now: float) -> float:
         for event in gpu.events:
