@@ -161,6 +161,8 @@ class Watch:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
+        if reason == "exception":  # its cause may be known, in a step that has no frame
+            self._emitter.say(self.heartbeat(self._emitter.dropped()))
         self._adapter.detach()
         self._report(settle=reason != "exception")
         if self._job.world_size > 1:
@@ -309,6 +311,7 @@ class Watch:
             clock.steady(),
             dropped,
             control.encode(seen) if seen is not None else b"",
+            alarms=self._adapter.panel.alarms(),
         )
 
     def refresh(self) -> None:

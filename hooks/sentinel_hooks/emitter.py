@@ -105,6 +105,10 @@ class Emitter:
             self._notices.append(message)
             self._wake()
 
+    def dropped(self) -> dict[str, int]:
+        """Frames that never left, by reason."""
+        return dict(self._dropped)
+
     def absent(self) -> float:
         """For how many seconds there has been no daemon; 0 while connected."""
         return 0.0 if self._connection else clock.monotonic() - self._last_contact
@@ -171,7 +175,7 @@ class Emitter:
             return b""
         self._next_beat = now + self._interval
         self._correspondent.refresh()
-        return wire.encode(self._correspondent.heartbeat(dict(self._dropped)))
+        return wire.encode(self._correspondent.heartbeat(self.dropped()))
 
     def _serve(self) -> None:
         """Connect and talk until one side hangs up. Raises `OSError` or `WireError`."""

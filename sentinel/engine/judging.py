@@ -39,6 +39,7 @@ class _FrameRule:
 
     def __init__(self, rule: Rule) -> None:
         self.alerts = Alerts(rule)
+        self.signals = frozenset(one.signal for one in readings(rule.expression.root))
         self._condition = scalar.condition(rule.expression.root)
         self._value = scalar.number(rule.expression.value)
         self._score = scalar.number(rule.expression.score)
@@ -156,8 +157,30 @@ class Judging:
 
     def frame(self, row: scalar.Row, key: Key, step: int, now: float) -> list[Change]:
         """Judge what one rank says of one step."""
+        return self._rows(self._frame_rules, row, key, step, now)
+
+    def alarm(self, row: scalar.Row, key: Key, step: int, now: float) -> list[Change]:
+        """Judge these signals of a rank before its frame has come, by rules that ask for no others.
+
+        An alert that is there already is left to the frames: an alarm is told again and again.
+        """
+        rules = {
+            name: rule
+            for name, rule in self._frame_rules.items()
+            if rule.signals <= row.keys() and key not in rule.alerts.live
+        }
+        return self._rows(rules, row, key, step, now)
+
+    def _rows(
+        self,
+        rules: Mapping[str, _FrameRule],
+        row: scalar.Row,
+        key: Key,
+        step: int,
+        now: float,
+    ) -> list[Change]:
         changes: list[Change] = []
-        for name, rule in self._frame_rules.items():
+        for name, rule in rules.items():
             if name not in self.errors:
                 try:
                     changes += rule.judge(row, key, step, now)

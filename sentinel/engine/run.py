@@ -124,6 +124,7 @@ class RunEngine:
             elif isinstance(message, Heartbeat):
                 state.step, state.phase = message.step, message.phase
                 state.dropped = message.dropped
+                self._alarm(state, message, now)
             elif isinstance(message, Extension):
                 self._extend(state, message)
             elif isinstance(message, Coverage):
@@ -253,6 +254,12 @@ class RunEngine:
             self._roster.write_off(min(self._open))
             self._judge_complete(now)
         return None
+
+    def _alarm(self, state: RankState, heartbeat: Heartbeat, now: float) -> None:
+        """Judge what cannot wait for the frame of the step that the rank is in."""
+        if heartbeat.alarms:
+            key, step = (str(state.rank),), heartbeat.step + 1
+            self._collect(self._judging.alarm(heartbeat.alarms, key, step, now), now)
 
     def _layout_of(self, state: RankState, frame: Frame) -> Layout | None:
         """What the frame's values are; None if they are not what the rank has announced."""

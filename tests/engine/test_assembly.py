@@ -299,3 +299,26 @@ def test_heartbeats_tell_where_a_rank_is() -> None:
     rank = job.engine.ranks[1]
     assert (rank.step, rank.phase, rank.dropped) == (7, "backward", {"queue full": 3})
     assert (rank.last_seen, rank.host, rank.pid) == (job.now, "host1", 1001)
+
+
+def test_an_alarm_is_judged_in_the_step_that_the_rank_is_in_and_by_fitting_rules_alone() -> None:
+    expressions = (
+        "by_rank(gpu_xid) == 79",
+        "by_rank(gpu_lost) > 0",
+        "by_rank(gpu_xid) > 0 and missing(by_rank(loss))",
+        "missing(by_rank(loss))",
+    )
+    rules = [world.rule(expression, expression) for expression in expressions]
+    patient = world.rule("by_rank(gpu_xid) > 0", "patient", holds=world.steps(2))
+    job = Job([*rules, patient], ["loss", "gpu_xid"])
+    job.step(4, {"loss": 1.0, "gpu_xid": 0.0})
+    beat = Heartbeat(4, "backward", 0.0, alarms={"gpu_xid": 79.0, "no such signal": 1.0})
+    told = [one for _ in range(5) for one in job.engine.feed(1, beat, job.now)]
+    assert world.states(told) == [("by_rank(gpu_xid) == 79", "firing", 5)]
+    (fired,) = world.alerts(told)
+    assert fired.labels == {"rank": "1"}
+    told = job.step(5, {"loss": 1.0, "gpu_xid": 79.0})
+    assert {(one.rule, one.labels["rank"]) for one in world.alerts(told)} == {
+        ("by_rank(gpu_xid) == 79", "0"),
+        ("patient", "1"),  # the alarm counted for one step, and the frame for the next
+    }

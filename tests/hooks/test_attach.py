@@ -19,6 +19,7 @@ import sentinel
 from sentinel.errors import AddressError, AttachError
 from tests.daemon.process import Daemon, environment, eventually
 from tests.daemon.process import sentinel as command
+from tests.hooks.fake_nvml.library import FakeNvml, build
 from tests.hooks.scripts.gpt import Gpt, batch
 
 
@@ -230,3 +231,39 @@ def test_without_a_daemon_there_is_one_warning_and_nothing_else(tmp_path: Path) 
     assert (done.returncode, done.stdout) == (0, "end of script\n"), done.stderr
     said = [line for line in done.stderr.splitlines() if "sentinel" in line]
     assert len(said) <= 1, done.stderr
+
+
+def _with_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    monkeypatch.setenv("SENTINEL_GPU", "0")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "library").mkdir()
+    return FakeNvml(build(tmp_path / "library"), tmp_path, monkeypatch)
+
+
+def _cause(daemon: Daemon, run: str) -> dict[str, Any] | None:
+    done = command("incidents", run, "--json", "--state", daemon.state)
+    found: list[dict[str, Any]] = json.loads(done.stdout) if done.returncode == 0 else []
+    return found[0]["cause"] if found else None
+
+
+@pytest.mark.parametrize("ends", ["standing still", "in an exception"])
+def test_an_xid_is_told_of_although_the_step_that_it_broke_never_ends(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    nvml, loop = _with_a_gpu(tmp_path, monkeypatch), Loop(steps=3)
+    run = f"xid {ends}"
+    watch = sentinel.attach(
+        model=loop.model, optimizer=loop.optimizer, run=run, daemon=str(daemon.place)
+    )
+    loop.run()
+    panel = watch._adapter.panel
+    eventually(lambda: list((tmp_path / "sentinel").glob("*.report")), "the sampler")
+    wait_for_state(daemon, run, "running")
+    nvml.say({"0.xids": 1, "0.xid": 79})
+    if ends == "in an exception":
+        eventually(lambda: panel.alarms() == {"gpu_xid": 79.0}, "the alarm")
+        with pytest.raises(RuntimeError), watch:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+    cause = eventually(lambda: _cause(daemon, run), "the incident")
+    assert (cause["rule"], cause["rank"], cause["step"]) == ("GpuXidFatal", 0, 4)
+    watch.detach()

@@ -256,6 +256,21 @@ def test_an_xid_that_happened_during_a_long_step_is_shown_all_the_same(
     assert [by_hand._xid(gpu, now) for now in (5000.0, 5000.0, 5000.0)] == [31, 45, 0]
 
 
+def test_alarms_are_recent_xids_and_a_gpu_that_is_lost(
+    by_hand: HardwareProbe, tmp_path: Path
+) -> None:
+    assert by_hand._reader is not None
+    path, now = by_hand._reader._path, clock.monotonic()
+    assert by_hand.alarms() == {}
+    old, new, newer = XidEvent(31, now - 70), XidEvent(79, now - 2), XidEvent(45, now - 1)
+    write(path, Report(5.0, (report_of(old, values={"gpu_lost": 0.0}),)))
+    assert by_hand.alarms() == {}
+    write(path, Report(5.0, (report_of(old, new, newer, values={"gpu_lost": 1.0}),)))
+    assert by_hand.alarms() == {"gpu_xid": 79.0, "gpu_lost": 1.0}
+    write(path, Report(5.0, (Gpu(0, "GPU-a", "0:1:0", at=now - 20, values={"gpu_lost": 1.0}),)))
+    assert by_hand.alarms() == {}
+
+
 def test_errors_from_before_the_run_are_not_new(by_hand: HardwareProbe) -> None:
     def new(volatile: float, aggregate: float) -> float:
         name = "gpu_ecc_uncorrected_errors"

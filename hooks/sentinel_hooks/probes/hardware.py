@@ -89,6 +89,7 @@ class HardwareProbe(Probe):
         self._barrier: Barrier | None = None
         self._keeper: Keeper | None = None
         self._reader: Reader | None = None
+        self._alarm_reader: Reader | None = None  # another thread's
         self._identity: Identity | None = None
         self._absent = self._prepare(device)
         self._look_at = 0.0
@@ -112,7 +113,8 @@ class HardwareProbe(Probe):
             path = report_path(os.environ)
         except OSError as error:
             return f"no place for the sampler's report: {error}"
-        self._keeper, self._reader = Keeper(path, self._interval), Reader(path)
+        self._keeper = Keeper(path, self._interval)
+        self._reader, self._alarm_reader = Reader(path), Reader(path)
         return ""
 
     def series(self) -> Sequence[Series]:
@@ -144,7 +146,7 @@ class HardwareProbe(Probe):
         assert self._keeper is not None
         self._look_at = now + min(LOOK, self._interval)
         report = self._reader.read()
-        gpu = self._identity.find(report.gpus) if report and self._identity else None
+        gpu = self._own(report)
         fresh = gpu is not None and 0 <= now - gpu.at <= FRESH * self._interval
         self._until = gpu.at + FRESH * self._interval if gpu is not None and fresh else 0.0
         self._values = self._of(gpu, now) if gpu is not None and fresh else ()
@@ -153,6 +155,22 @@ class HardwareProbe(Probe):
         reasons = self._why(report, gpu, fresh=fresh, now=now)
         if reasons is not None:
             self._say(reasons)
+
+    def _own(self, report: Report | None) -> Gpu | None:
+        return self._identity.find(report.gpus) if report and self._identity else None
+
+    def alarms(self) -> Mapping[str, float]:
+        """A GPU that fails mostly takes the step with it: its frame never comes."""
+        gpu = self._own(self._alarm_reader.read()) if self._alarm_reader else None
+        if gpu is None:
+            return {}
+        now = clock.monotonic()
+        recent = [event.code for event in gpu.events if 0 <= now - event.at <= EVENT_LIFE]
+        lost = gpu.values.get("gpu_lost", 0.0)
+        alarms = {"gpu_xid": float(recent[0]) if recent else 0.0}
+        if 0 <= now - gpu.at <= FRESH * self._interval:
+            alarms["gpu_lost"] = lost
+        return {signal: value for signal, value in alarms.items() if value}
 
     def _of(self, gpu: Gpu, now: float) -> tuple[tuple[int, float], ...]:
         values = {**gpu.values, **self._new_errors(gpu)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -338,6 +339,17 @@ class Panel:
                 if probe not in self._live:
                     self._blank(waiting.sample, probe)
         self._settled.append(waiting.sample)
+
+    def alarms(self) -> dict[str, float]:
+        """What cannot wait for the end of the step. For any thread."""
+        found: dict[str, float] = {}
+
+        def gather(probe: Probe) -> None:
+            found.update(probe.alarms())
+
+        for probe in tuple(self._live):
+            self.fence.run(probe.name, partial(gather, probe))
+        return found
 
     def changes(self) -> list[Coverage]:
         """Signals that are measured no more, or more rarely, since this was last asked, and why."""

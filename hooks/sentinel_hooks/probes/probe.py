@@ -258,5 +258,12 @@ class Probe:
     def read(self, sample: Sample) -> None:
         """Put the values of the step that has just ended, and begin anew."""
 
+    def alarms(self) -> Mapping[str, float]:
+        """By signal, what cannot wait for the end of a step that may never end.
+
+        Asked for at each heartbeat, by another thread than all else; the same again and again.
+        """
+        return {}
+
     def detach(self) -> None:
         """Stop measuring and leave no trace. May be called more than once."""
