@@ -129,7 +129,9 @@ MEANT = {
 
 
 def test_every_quantity_of_every_gpu_is_reported_in_its_unit(node: Node) -> None:
-    node.nvml.say({"count": 2, **{f"1.{name}": number for name, number in SAID.items()}})
+    node.nvml.say(
+        {"count": 2, "1.parts": 1, **{f"1.{name}": number for name, number in SAID.items()}}
+    )
     gpu = node.gpu(lambda gpu: True, 1)
     assert {name: value for name, value in gpu.values.items() if value} == pytest.approx(MEANT)
     expected = {key(*one) for one in SERIES} - {"gpu_xid", NEW_ERRORS}
@@ -137,6 +139,7 @@ def test_every_quantity_of_every_gpu_is_reported_in_its_unit(node: Node) -> None
     assert gpu.reasons == {}
     assert gpu.uuid == "GPU-00000001-aaaa-bbbb-cccc-0123456789ab"
     assert gpu.bus == "0:1b:0"
+    assert gpu.parts == ("MIG-00000001-aaaa-bbbb-cccc-0123456789ab",)
     idle = node.gpu(lambda gpu: True, 0)
     assert set(idle.values) == expected - {"gpu_nvlink_replays"}
     assert idle.reasons == {"gpu_nvlink_replays": "nvmlDeviceGetNvLinkErrorCounter: Not Supported"}
@@ -274,6 +277,15 @@ def test_where_nothing_can_be_read_the_reason_is_left_and_the_sampler_does_not_c
     assert report == Report(INTERVAL, (), trouble, True)
     node.wait(lambda _: node.keeper._over, "the end of the keeper's work")
     assert node.keeper._process is None
+
+
+def test_what_the_driver_says_of_a_failed_start_is_in_the_reason(node: Node) -> None:
+    node.nvml.say({"nvmlInitWithFlags.return": 20})
+    report = node.wait(lambda report: "status 1" in report.trouble, "the end of the sampler")
+    said = "the sampler ended with status 1 (NVML: Insufficient Memory); it will be started again"
+    assert report.trouble == said
+    node.nvml.say(forget="nvmlInit")
+    node.gpu(lambda gpu: True)
 
 
 def test_a_missing_library_is_named(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Keeps one sampler alive on this node, for all ranks of the job that run here.
 
-Whichever rank takes the lock first is the one that keeps it. The sampler ends with that rank; the
-others then see its reports grow old, and one of them takes over.
+Whichever rank takes the lock first is the one that keeps it. The sampler ends with that rank (by
+the kernel's word, with the thread that started it: then it is started again by the next); the
+others see its reports grow old, and one of them takes over.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Keeper:
             return
         self._over = self._deaths == len(PAUSES)
         then = "it is not started again" if self._over else "it will be started again"
-        trouble = f"the sampler {_cause_of_death(status)}; {then}"
+        last = reports.Reader(self._path).read()
+        said = f" ({last.trouble})" if last is not None and status > 0 and last.trouble else ""
+        trouble = f"the sampler {_cause_of_death(status)}{said}; {then}"
         if not self._over:
             self._start_at = now + PAUSES[self._deaths] * self._interval
         self._deaths += 1

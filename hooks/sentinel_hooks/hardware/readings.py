@@ -43,9 +43,11 @@ def ask_all(handle: Handle, note: Note) -> tuple[dict[str, float], dict[str, str
         note(question.name)
         try:
             values.update(question.ask(handle))
-        except pynvml.NVMLError as error:
-            lost = lost or error.value == pynvml.NVML_ERROR_GPU_IS_LOST
-            reasons.update(dict.fromkeys(question.signals, f"{question.name}: {error}"))
+        except Exception as error:  # noqa: BLE001 - one question that fails is one, whatever it is
+            if isinstance(error, pynvml.NVMLError):
+                lost = lost or error.value == pynvml.NVML_ERROR_GPU_IS_LOST
+            why = f"{question.name}: {error}"[:400]
+            reasons.update(dict.fromkeys(question.signals, why))
     if lost or values:
         values["gpu_lost"] = float(lost)
     else:

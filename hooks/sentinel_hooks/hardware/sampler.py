@@ -154,6 +154,8 @@ class Sampler:
         except pynvml.NVMLError as error:
             self._trouble = f"NVML: {_LASTING.get(error.value, error)}"
             self._status = 0 if error.value in _LASTING else 1
+        except Exception as error:  # noqa: BLE001 - said in the report, for there is no other place
+            self._trouble, self._status = f"{type(error).__name__}: {error}"[:400], 1
         self._changed()
         for gpu in self._gpus:
             gpu.start()
