@@ -186,6 +186,22 @@ def test_two_ranks_of_a_node_share_one_sampler_and_the_second_takes_over(
         other.panel.detach()
 
 
+def test_what_a_killed_job_left_behind_is_not_believed(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_GPU", "0")
+    nvml.say({"0.temperature": 40})
+    probe = HardwareProbe(CPU, INTERVAL)
+    assert probe._reader is not None
+    write(probe._reader._path, Report(INTERVAL, (), "NVML: the driver is not loaded", True))
+    rank = Rank(probe)
+    try:
+        rank.until("gpu_temperature_celsius", 40.0)
+        assert {one.signal for one in rank.told} == {"gpu_nvlink_replays"}
+    finally:
+        rank.panel.detach()
+
+
 def test_a_gpu_that_nvml_does_not_list_is_named(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,11 +127,12 @@ class HardwareProbe(Probe):
         self._first, self._barrier = first, barrier
         now = clock.monotonic()
         self._grace, self._heard = now + GRACE, now
-        if not self._absent:
+        if self._keeper is not None:
+            self._keeper.tend(now, wanted=True)  # whatever a job that was killed has left there
             self._look(now)
 
     def read(self, sample: Sample) -> None:
-        if self._absent:
+        if self._keeper is None:
             return
         now = clock.monotonic()
         if now >= self._look_at:
