@@ -235,18 +235,42 @@ _PHASES = (
 
 _HOST_MEMORY = (
     Signal("host_memory_process_bytes", "B", _MAX, _AROUND, "resident in the rank's process"),
-    Signal("host_memory_children_bytes", "B", _MAX, _AROUND, "resident in its child processes"),
-    Signal("host_memory_pinned_bytes", "B", _MAX, _AROUND, "locked by the rank's process"),
+    Signal(
+        "host_memory_children_bytes",
+        "B",
+        _MAX,
+        _AROUND,
+        "resident in all that it has started, shared pages counted in each",
+    ),
+    Signal(
+        "host_memory_pinned_bytes",
+        "B",
+        _MAX,
+        _AROUND,
+        "locked or pinned by the rank's process, for devices included",
+    ),
     Signal("host_memory_used_bytes", "B", _MAX, _AROUND, "in use on the host or in its cgroup"),
     Signal("host_memory_limit_bytes", "B", _MAX, _AROUND, "what the host or its cgroup may use"),
     Signal("host_swap_used_bytes", "B", _MAX, _AROUND, "swapped out of the host or its cgroup"),
-    Signal("host_oom_kills", "kills", _MAX, _AROUND, "by the kernel, for want of memory, so far"),
+    Signal(
+        "host_oom_kills",
+        "kills",
+        _MAX,
+        _AROUND,
+        "by the kernel, for want of memory, in the rank's cgroup or on the host, so far",
+    ),
 )
 
 _DEVICE_MEMORY = (
     Signal("device_memory_allocated_bytes", "B", _MAX, _AROUND, "tensors on the device"),
     Signal("device_memory_reserved_bytes", "B", _MAX, _AROUND, "held by torch's allocator"),
-    Signal("device_memory_peak_bytes", "B", _MAX, _AROUND, "highest allocated in this step"),
+    Signal(
+        "device_memory_peak_bytes",
+        "B",
+        _MAX,
+        _AROUND,
+        "highest allocated, since the start or the script's last reset of torch's peak",
+    ),
     Signal(
         "device_memory_inactive_split_bytes",
         "B",
@@ -285,14 +309,14 @@ _DEVICE_MEMORY = (
         "B",
         _MAX,
         _AROUND,
-        "the tightest of what the device has, the process may take, and others leave",
+        "the most torch's allocator can come to hold: what it may take, or others leave",
     ),
     Signal(
         "out_of_memory",
         "1",
         _MAX,
         _AROUND,
-        "1 if this step ended in an out-of-memory error on the rank",
+        "1 if memory ran out in this step, on the rank's device or its host",
     ),
 )
 
@@ -452,6 +476,14 @@ _OURSELVES = (
         _MAX,
         _AROUND,
         "1 once a rank's connection ended without a farewell and did not come back",
+        made_by="engine",
+    ),
+    Signal(
+        "failed",
+        "1",
+        _MAX,
+        _AROUND,
+        "1 once a rank's script has ended with an exception",
         made_by="engine",
     ),
 )

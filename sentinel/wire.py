@@ -135,6 +135,8 @@ class Frame(Struct, frozen=True, array_like=True, tag="frame"):
     NaN there was measured.
     Bit i of `missing` (least significant bit first) says that value i was not measured.
     `sequence` counts the frames of this incarnation, so that a gap shows a loss at once.
+    A `partial` frame tells at once of something that cannot wait, such as an error, in a step that
+    is not over; if the step ends after all, its own frame follows.
     """
 
     step: Count
@@ -143,6 +145,7 @@ class Frame(Struct, frozen=True, array_like=True, tag="frame"):
     values: bytes
     missing: bytes = b""
     findings: Annotated[tuple[Finding, ...], Meta(max_length=16)] = ()
+    partial: bool = False
 
 
 class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
@@ -188,7 +191,10 @@ class BlackBoxPart(Struct, frozen=True, array_like=True, tag="blackbox"):
 
 
 class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
-    """The rank leaves on purpose: "finished", "detached", "stopped" or "exception"."""
+    """The rank leaves: "finished", "detached", "stopped", "interrupted" (from the keyboard) or
+    "exception", and then `detail` is the error; "taken down" is what a daemon says for a rank that
+    its launcher ended because another had failed.
+    """
 
     reason: Name
     detail: Text = ""

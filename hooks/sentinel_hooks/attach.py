@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 import weakref
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -107,7 +108,7 @@ class Watch:
         if self._job.rank == 0:
             self._job.board.publish("run", self.run)
             self._job.board.publish("daemon", str(self._place))
-        self._adapter.install(self._on_boundary, self._on_phase)
+        self._adapter.install(self._on_boundary, self._on_phase, self._on_failure)
         self._box = self._open_box()
         self._emitter.start()
         _last_words(self)
@@ -153,9 +154,17 @@ class Watch:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, Exception | KeyboardInterrupt):
-            self._leave("exception", f"{type(error).__name__}: {error}")
+            self._fail(error)
         else:
             self.close()
+
+    def _fail(self, error: BaseException) -> None:
+        """The script ends with this error: say what it was, and if memory ran out, how it is."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._adapter.panel.fence.run("looking at an error", partial(self._on_failure, error))
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "exception"
+        self._leave(reason, f"{type(error).__name__}: {error}")
 
     def _leave(self, reason: str, detail: str = "") -> None:
         if self._closed or os.getpid() != self._pid:
@@ -164,12 +173,13 @@ class Watch:
         if reason == "exception":  # its cause may be known, in a step that has no frame
             self._emitter.say(self.heartbeat(self._emitter.dropped()))
         self._adapter.detach()
-        self._report(settle=reason != "exception")
+        self._report(settle=reason not in ("exception", "interrupted"))
         if self._job.world_size > 1:
             self._quietly_depart()
-        self._emitter.close(wire.Goodbye(reason, detail[:4000]))
+        words = detail[:4000].encode("utf-8", "replace").decode()  # all that can be sent
+        self._emitter.close(wire.Goodbye(reason, words))
         if self._box is not None:
-            self._box.close(keep=reason == "exception")
+            self._box.close(keep=reason in ("exception", "interrupted"))
 
     def _quietly_depart(self) -> None:
         try:
@@ -191,6 +201,11 @@ class Watch:
             jobs.dissolve_at_exit()
             raise SystemExit(0)
 
+    def _on_failure(self, error: BaseException) -> None:
+        """A call of the trainer's has raised this."""
+        self._adapter.panel.failed(error, self._phase)
+        self._report()
+
     def _on_stand(self) -> None:
         self._phase = "held"
 
@@ -206,6 +221,7 @@ class Watch:
                 sample.value_bytes(),
                 sample.missing_bytes(),
                 tuple(sample.findings),
+                sample.partial,
             )
             self._emitter.put(frame)
             self._keep(frame)
@@ -353,6 +369,6 @@ def _last_words(watch: Watch) -> None:
         if error is None:
             living.close()
         else:
-            living._leave("exception", f"{type(error).__name__}: {error}")
+            living._fail(error)
 
     atexit.register(leave)

@@ -247,17 +247,20 @@ class Run:
         """The farewells of ranks that left without one and did not die by themselves.
 
         After status 0 that is all of them, as scripts that end by os._exit. Otherwise it is those
-        that were gone later than the first: a launcher takes down the rest when one has died.
+        that were gone later than the first: a launcher takes down the rest when one has died or
+        failed.
         """
         silent = {rank: state for rank, state in self.ranks.items() if state.goodbye is None}
         if well:
             return [(rank, "finished", "its launcher ended with status 0") for rank in silent]
         gone = {r: now if s.connected else s.disconnected_at for r, s in silent.items()}
-        first = min(gone, key=lambda rank: gone[rank], default=0)
+        failed = {r: state.last_seen for r, state in self.ranks.items() if state.failed}
+        ends = {**gone, **failed}
+        first = min(ends, key=lambda rank: ends[rank], default=0)
         return [
-            (rank, "exception", f"ended after rank {first} was gone")
+            (rank, "taken down", f"ended after rank {first} was gone")
             for rank, at in gone.items()
-            if at - gone[first] > TOGETHER
+            if at - ends[first] > TOGETHER
         ]
 
     def _settle(self, now: float) -> None:

@@ -29,6 +29,7 @@ class Facts:
     module: str = UNKNOWN
     layer: str = UNKNOWN
     host: str = UNKNOWN
+    detail: str = UNKNOWN
 
 
 _TRIALS = tuple(

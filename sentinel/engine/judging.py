@@ -15,7 +15,7 @@ import numpy as np
 from sentinel.engine import scalar
 from sentinel.engine.expression import Number, axes_of, readings
 from sentinel.engine.operators import Graph, Source
-from sentinel.engine.rule import Alert, Alerts, Key, Rule
+from sentinel.engine.rule import AT_ONCE, Alert, Alerts, Key, Rule
 from sentinel.engine.step import Axis
 
 Axes = Mapping[str, Axis]
@@ -44,9 +44,13 @@ class _FrameRule:
         self._value = scalar.number(rule.expression.value)
         self._score = scalar.number(rule.expression.score)
 
-    def judge(self, row: scalar.Row, key: Key, step: int, now: float) -> Iterator[Change]:
+    def judge(
+        self, row: scalar.Row, key: Key, step: int, now: float, *, partial: bool = False
+    ) -> Iterator[Change]:
         holds = self._condition(row)
         alerts = self.alerts
+        if partial and not (holds and alerts.rule.holds == AT_ONCE):
+            return  # all else can wait for the frame of the whole step
         if not holds and not alerts.live and not alerts.beyond:
             return
         alert = alerts.live.get(key)
@@ -155,9 +159,15 @@ class Judging:
         of_frames = {name: rule.alerts for name, rule in self._frame_rules.items()}
         return {**of_frames, **self._step_alerts, **self._pulse_alerts}
 
-    def frame(self, row: scalar.Row, key: Key, step: int, now: float) -> list[Change]:
-        """Judge what one rank says of one step."""
-        return self._rows(self._frame_rules, row, key, step, now)
+    def frame(
+        self, row: scalar.Row, key: Key, step: int, now: float, *, partial: bool = False
+    ) -> list[Change]:
+        """Judge what one rank says of one step.
+
+        A `partial` frame, of a step that is not over, can make alerts fire that wait for nothing.
+        It resolves none, and is no step of those that count steps.
+        """
+        return self._rows(self._frame_rules, row, key, step, now, partial=partial)
 
     def alarm(self, row: scalar.Row, key: Key, step: int, now: float) -> list[Change]:
         """Judge these signals of a rank before its frame has come, by rules that ask for no others.
@@ -178,12 +188,14 @@ class Judging:
         key: Key,
         step: int,
         now: float,
+        *,
+        partial: bool = False,
     ) -> list[Change]:
         changes: list[Change] = []
         for name, rule in rules.items():
             if name not in self.errors:
                 try:
-                    changes += rule.judge(row, key, step, now)
+                    changes += rule.judge(row, key, step, now, partial=partial)
                 except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
                     self._switch_off(name)
         return changes

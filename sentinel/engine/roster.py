@@ -29,7 +29,8 @@ BEFORE_ALL: Place = (-1, -1)
 class RankState:
     """One rank as the engine knows it; to be read, not changed, by others.
 
-    `goodbye` is the reason of its farewell, `missing` tells why a signal is not measured.
+    `goodbye` is the reason of its farewell and `detail` what it said besides, such as the error
+    that ended it; `missing` tells why a signal is not measured.
     """
 
     rank: int
@@ -44,6 +45,7 @@ class RankState:
     connected: bool = True
     lost: bool = False
     goodbye: str | None = None
+    detail: str = ""
     dropped: Mapping[str, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     layout: Layout = field(default_factory=Layout)
@@ -58,6 +60,11 @@ class RankState:
     def place(self) -> Place:
         """How far it has come."""
         return (self.era, self.at)
+
+    @property
+    def failed(self) -> bool:
+        """Whether its script ended with an exception."""
+        return self.goodbye == "exception"
 
     @property
     def awaited(self) -> bool:
@@ -113,7 +120,7 @@ class Roster:
         state.host, state.pid, state.device = hello.host, hello.pid, hello.device
         state.missing = dict(hello.missing)
         state.step = hello.step
-        state.connected, state.lost, state.goodbye = True, False, None
+        state.connected, state.lost, state.goodbye, state.detail = True, False, None, ""
         state.last_seen = now
         self.front = max(self.front, hello.step)
         self._target = None
@@ -163,6 +170,11 @@ class Roster:
             self._behind -= 1
         return back
 
+    def reach(self, state: RankState, step: int) -> None:
+        """Take in that a rank is in the middle of this step, which it may never end."""
+        if state.era == self.era:
+            self.front = max(self.front, step)
+
     def behind(self, place: Place) -> int:
         """How many ranks a step at this place still waits for."""
         if self._target != place:
@@ -177,6 +189,14 @@ class Roster:
         """Whether it left with the processes before these, and has not come back yet."""
         gone = state.lost or state.goodbye is not None
         return gone and state.era < self._launched
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a rank is away without a farewell, and not given up yet."""
+        return any(
+            not (state.connected or state.lost) and state.goodbye is None
+            for state in self.ranks.values()
+        )
 
     @property
     def absent(self) -> int:
@@ -197,9 +217,9 @@ class Roster:
             state.late = False
             self._target = None
 
-    def farewell(self, state: RankState, reason: str) -> None:
-        """The rank leaves on purpose."""
-        state.goodbye = reason
+    def farewell(self, state: RankState, reason: str, detail: str = "") -> None:
+        """The rank leaves, and says so."""
+        state.goodbye, state.detail = reason, detail
         self._target = None
 
     def cut(self, state: RankState, now: float) -> None:
@@ -225,7 +245,8 @@ class Pulse:
     """What the engine itself knows of the ranks at one moment: the source for rules of the clock.
 
     Whoever has said farewell is neither silent nor lost, and nobody was silent before `awake`,
-    when it was the engine that heard nothing.
+    when it was the engine that heard nothing. A rank that dies without a word makes others fail:
+    while it is in doubt whether one has, nothing is said of failures.
     """
 
     def __init__(self, roster: Roster, now: float, awake: float) -> None:
@@ -233,11 +254,14 @@ class Pulse:
         self._by_rank = {
             "silence": [now - heard for heard in since],
             "lost": [float(s.lost and s.goodbye is None) for s in roster.slots],
+            "failed": [float(s.failed) for s in roster.slots],
         }
+        self._missing = {"failed"} if roster.is_in_doubt else set()
 
     def read(self, reading: Reading) -> Values:
         """The elements of a signal that the engine makes."""
         values = np.array(self._by_rank[reading.signal])
+        missing = reading.signal in self._missing
         if reading.by_rank:
-            return Values(values, np.zeros(values.shape, bool))
-        return Values(values.max(initial=-np.inf), np.asarray(not values.size))
+            return Values(values, np.full(values.shape, missing))
+        return Values(values.max(initial=-np.inf), np.asarray(missing or not values.size))

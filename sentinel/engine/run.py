@@ -25,6 +25,7 @@ from sentinel.wire import (
     MAX_SERIES,
     Coverage,
     Extension,
+    Finding,
     Frame,
     FromRank,
     Goodbye,
@@ -65,7 +66,7 @@ class RunEngine:
         self._judged = BEFORE_ALL
         self._last: JudgedStep | None = None
         self._announced: NDArray[np.intp] | None = None
-        self._findings: OrderedDict[tuple[int, int, str], str] = OrderedDict()
+        self._findings: OrderedDict[tuple[int, int, str], Finding] = OrderedDict()
         self._fired: list[Fired] = []
         self._resolved: list[Identity] = []
         self._has_ended = False
@@ -131,7 +132,9 @@ class RunEngine:
                 if message.signal in CATALOG:  # what else a rank may name is without bound
                     state.cover(message.signal, message.reason)
             elif isinstance(message, Goodbye):
-                self._roster.farewell(state, message.reason)
+                self._roster.farewell(state, message.reason, message.detail)
+                if state.failed:
+                    self._pulse(now)
         self._judge_complete(now)
         return self._tell(now)
 
@@ -227,7 +230,7 @@ class RunEngine:
 
     def _frame(self, state: RankState, frame: Frame, now: float) -> None:
         """Take in a frame: 1. is it the next one, and whole? 2. judge what cannot wait.
-        3. let it wait for the others, if its step is still open."""
+        3. let it wait for the others, if its step is over for this rank and still open."""
         if frame.sequence <= state.sequence:
             return self._refuse("old sequence")
         if state.sequence >= 0:
@@ -238,12 +241,17 @@ class RunEngine:
             return self._refuse("wrong length")
         self.frames += 1
         key = (str(state.rank),)
-        if self._roster.advance(state, frame.step):
+        if frame.partial:
+            self._roster.reach(state, frame.step)
+        elif self._roster.advance(state, frame.step):
             self._judging.rank_went_back(key)
         for finding in reversed(frame.findings):  # of several, the first is kept
-            self._remember(state.rank, frame.step, finding.signal, finding.module)
+            self._remember(state.rank, frame.step, finding)
         row = layout.row(frame, self._judging.frame_signals)
-        self._collect(self._judging.frame(row, key, frame.step, now), now)
+        changes = self._judging.frame(row, key, frame.step, now, partial=frame.partial)
+        self._collect(changes, now)
+        if frame.partial:
+            return None
         if state.place <= self._judged:
             return self._refuse("late")
         self._roster.caught_up(state)
@@ -277,8 +285,8 @@ class RunEngine:
         self._announced = None
         return None
 
-    def _remember(self, rank: int, step: int, signal: str, module: str) -> None:
-        self._findings[rank, step, signal] = module
+    def _remember(self, rank: int, step: int, finding: Finding) -> None:
+        self._findings[rank, step, finding.signal] = finding
         if len(self._findings) > _MAX_FINDINGS:
             self._findings.popitem(last=False)
 
@@ -337,6 +345,7 @@ class RunEngine:
             module=cause.module or UNKNOWN,
             layer=labels.get("layer", UNKNOWN),
             host=cause.host or UNKNOWN,
+            detail=self._detail(cause) or UNKNOWN,
         )
         changed = AlertChanged(
             run=self.run,
@@ -363,8 +372,9 @@ class RunEngine:
         rank = int(labels[RANK_AXIS]) if RANK_AXIS in labels else None
         state = None if rank is None else self._roster.ranks.get(rank)
         module = labels.get("layer")
-        if module is None and rank is not None:
-            module = self._findings.get((rank, step, signal))
+        finding = None if rank is None else self._findings.get((rank, step, signal))
+        if module is None and finding is not None:
+            module = finding.module
         return Cause(
             rule=change.rule.name,
             signal=signal,
@@ -374,6 +384,15 @@ class RunEngine:
             device=(state.device or None) if state else None,
             module=module,
         )
+
+    def _detail(self, cause: Cause) -> str:
+        """What the rank said of it, in its own words."""
+        if cause.rank is None:
+            return ""
+        if cause.signal == "failed" and cause.rank in self._roster.ranks:
+            return self._roster.ranks[cause.rank].detail
+        finding = self._findings.get((cause.rank, cause.step, cause.signal))
+        return finding.detail if finding else ""
 
     def _settle(self, now: float) -> None:
         """Turn what has changed since the last time into transitions."""

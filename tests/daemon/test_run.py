@@ -216,3 +216,28 @@ async def test_a_connection_that_was_replaced_is_not_missed(stage: Stage) -> Non
 async def test_a_rank_outside_of_the_world_is_not_taken_in(stage: Stage) -> None:
     with pytest.raises(WireError, match="no rank 5 among 2"):
         stage.run.check(msgspec.structs.replace(NOWHERE.hello(), rank=5, world_size=2))
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ("exception", [("RankFailed", "1")]),
+        (None, [("RankSilent", "1"), ("RankFailed", "0")]),
+    ],
+)
+async def test_those_whom_the_launcher_takes_down_after_a_failure_are_not_called_lost(
+    stage: Stage, first: str | None, expected: list[tuple[str, str]]
+) -> None:
+    for rank in (0, 1):
+        stage.admit(rank)
+    if first is not None:
+        stage.run.hear(1, wire.Goodbye(first, "ValueError"), NOW)
+    stage.run.left(1, stage.lines[1], NOW)
+    if first is None:
+        stage.run.hear(0, wire.Goodbye("exception", "connection closed"), NOW + 1)
+    stage.run.left(0, stage.lines[0], NOW + 1)
+    stage.run.end(NOW + 2, well=False)
+    await stage.ledger.call(lambda: None)
+    (incident,) = stage.store.incidents("run")
+    assert [(one["rule"], one["labels"]["rank"]) for one in incident["alerts"]] == expected
+    assert incident["cause"]["rank"] == 1

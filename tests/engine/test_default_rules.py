@@ -15,7 +15,8 @@ NAMES = [
     *("loss", "lr", "grad_norm", "nonfinite_activation", "nonfinite_gradient"),
     *("nonfinite_update", "skipped", "overflow", "step_seconds"),
     *("host_memory_used_bytes", "host_memory_limit_bytes"),
-    *("device_memory_used_bytes", "device_memory_limit_bytes"),
+    *("device_memory_peak_bytes", "device_memory_limit_bytes"),
+    *("device_memory_retries", "host_oom_kills", "out_of_memory"),
 ]
 WELL: Measured = {
     "loss": 2.5,
@@ -155,8 +156,8 @@ def test_a_gradient_explosion_warns() -> None:
 
 def test_memory_near_its_limit_warns_for_the_rank_that_has_it() -> None:
     job = _job()
-    full = {"device_memory_used_bytes": 78e9, "device_memory_limit_bytes": 80e9}
-    some = {"device_memory_used_bytes": 50e9, "device_memory_limit_bytes": 80e9}
+    full = {"device_memory_peak_bytes": 78e9, "device_memory_limit_bytes": 80e9}
+    some = {"device_memory_peak_bytes": 50e9, "device_memory_limit_bytes": 80e9}
     for step in range(1, 6):
         job.step(step, WELL, {0: {**some, "host_memory_used_bytes": 63e9}, 1: full})
     fired = [(one.rule, one.labels["rank"]) for one in alerts(job.told)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from sentinel.wire import Finding
 from sentinel_hooks.probes.activation import ActivationProbe, Role, _judged, roles_of
 from sentinel_hooks.probes.gradient import GradientProbe, Measured
-from sentinel_hooks.probes.host_memory import HostMemoryProbe
 from sentinel_hooks.probes.loss import find_loss
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Gradients, Outcome, Probe, Sample
@@ -296,80 +294,3 @@ def test_what_a_device_reports_is_judged_by_the_same_rule() -> None:
     bad, hidden = _judged(later, [1.0, math.inf, 1.0, math.nan, math.nan, math.nan])
     assert [one.module for one in bad] == ["1.scores", "1", "head"]
     assert [one.module for one in hidden] == ["0.scores"]
-
-
-def write(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-PROC = {
-    "proc/self/statm": "1000 500 100 1 0 300 0\n",
-    "proc/meminfo": "MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    400 kB\n",
-}
-HOSTS: dict[str, tuple[dict[str, str], int, int]] = {
-    "a machine": ({"proc/self/cgroup": "0::/\n"}, 600 * 1024, 1000 * 1024),
-    "a v2 group under a tighter one": (
-        {
-            "proc/self/cgroup": "0::/job/step\n",
-            "sys/fs/cgroup/job/step/memory.max": "max\n",
-            "sys/fs/cgroup/job/memory.max": "500000\n",
-            "sys/fs/cgroup/job/memory.current": "300000\n",
-            "sys/fs/cgroup/job/memory.stat": "anon 1\nfile 2\ninactive_file 100000\n",
-        },
-        200_000,
-        500_000,
-    ),
-    "a v1 group": (
-        {
-            "proc/self/cgroup": "5:cpu:/\n4:memory:/docker/x\n0::/\n",
-            "sys/fs/cgroup/memory/memory.limit_in_bytes": "400000\n",
-            "sys/fs/cgroup/memory/memory.usage_in_bytes": "350000\n",
-            "sys/fs/cgroup/memory/memory.stat": "inactive_file 7\ntotal_inactive_file 50000\n",
-        },
-        300_000,
-        400_000,
-    ),
-    "a group without a limit": (
-        {
-            "proc/self/cgroup": "4:memory:/\n",
-            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-        },
-        600 * 1024,
-        1000 * 1024,
-    ),
-}
-
-
-@pytest.mark.parametrize("host", HOSTS)
-def test_memory_is_read_where_it_is_limited(host: str, tmp_path: Path) -> None:
-    files, used, limit = HOSTS[host]
-    write(tmp_path, {**PROC, **files})
-    probe = HostMemoryProbe(tmp_path)
-    panel = Panel([probe], CPU)
-    panel.start(0)
-    panel.read(1)
-    process, seen, most = panel.settled()[0].values
-    assert (seen, most) == (used, limit)
-    assert process == 500 * probe._page
-    panel.detach()
-
-
-def test_this_machine_shows_its_own_memory() -> None:
-    panel = Panel([HostMemoryProbe()], CPU)
-    panel.start(0)
-    panel.read(1)
-    process, used, limit = panel.settled()[0].values
-    assert 1e6 < process < limit
-    assert 1e6 < used <= limit
-    panel.detach()
-
-
-def test_without_proc_memory_is_missing_with_a_reason(tmp_path: Path) -> None:
-    panel = Panel([HostMemoryProbe(tmp_path)], CPU)
-    assert panel.series == ()
-    assert "/proc" in panel.missing["host_memory_process_bytes"]
-    panel.start(0)
-    panel.read(1)

@@ -40,13 +40,19 @@ class Adapter(Protocol):
         """The last optimizer step done, 0 before the first."""
         ...
 
-    def install(self, on_boundary: Callable[[int], None], on_phase: Callable[[str], None]) -> None:
+    def install(
+        self,
+        on_boundary: Callable[[int], None],
+        on_phase: Callable[[str], None],
+        on_failure: Callable[[BaseException], None] = ...,
+    ) -> None:
         """Begin to watch.
 
         `on_boundary(step)` is called in the trainer's stack after each optimizer step, its sample
         already opened in the panel; it may block, and may raise `SystemExit`, which passes.
         `on_phase` gets "data", "forward", "backward", "optimizer" or "checkpoint" as each begins.
-        An `Exception` of either is logged once and swallowed. Time spent in `on_boundary` is
+        `on_failure` gets what a call of the trainer's raises, on its way to whoever called.
+        An `Exception` of any is logged once and swallowed. Time spent in `on_boundary` is
         neither step nor data time; add what is our own cost of it to `panel.cost`.
         """
         ...

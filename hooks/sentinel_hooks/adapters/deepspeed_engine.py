@@ -65,6 +65,7 @@ class DeepSpeedAdapter:
         self._root: RootWatch | None = None
         self._on_boundary: Callable[[int], None] = lambda _: None
         self._on_phase: Callable[[str], None] = lambda _: None
+        self._on_failure: Callable[[BaseException], None] = lambda _: None
         self._announced = False  # in a backward pass that the engine was asked for
         self._entered = (0, 0)  # steps, and skipped ones, when the boundary method was entered
         self._measured = self._stepped = False  # gradients seen; optimizer called
@@ -77,11 +78,21 @@ class DeepSpeedAdapter:
     def step(self) -> int:
         return int(self._engine.global_steps)
 
-    def install(self, on_boundary: Callable[[int], None], on_phase: Callable[[str], None]) -> None:
+    def install(
+        self,
+        on_boundary: Callable[[int], None],
+        on_phase: Callable[[str], None],
+        on_failure: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
         self._on_boundary, self._on_phase = on_boundary, on_phase
+        self._on_failure = on_failure
         self.panel.start(self.step())
         self._root = RootWatch(
-            self.model, self.panel, self._phase, announced=lambda: self._announced
+            self.model,
+            self.panel,
+            self._phase,
+            announced=lambda: self._announced,
+            failed=on_failure,
         )
         engine = self._engine
         self._intercept(engine, self._boundary, self._enter_step, self._leave_step)
@@ -93,7 +104,7 @@ class DeepSpeedAdapter:
 
     def _intercept(self, target: object, name: str, before: Before, after: After | None) -> None:
         if callable(getattr(target, name, None)):
-            interception = Interception(target, name, self._guard, before, after)
+            interception = Interception(target, name, self._guard, before, after, self._failed)
             self._interceptions.append(interception)
 
     def _guard(self, function: Callable[[], None]) -> None:
@@ -101,6 +112,10 @@ class DeepSpeedAdapter:
 
     def _phase(self, phase: str) -> None:
         self._guard(lambda: self._on_phase(phase))
+
+    def _failed(self, error: BaseException) -> None:
+        self._announced = False
+        self._on_failure(error)
 
     # Around the trainer's own calls.
 

@@ -7,13 +7,16 @@ from torch.nn import Module
 
 from sentinel_hooks.adapters.layers import root_name
 from sentinel_hooks.probes.activation import ActivationProbe
+from sentinel_hooks.probes.allocator import allocator_of
 from sentinel_hooks.probes.cost import CostProbe
+from sentinel_hooks.probes.device_blocks import DeviceBlocksProbe
 from sentinel_hooks.probes.device_memory import DeviceMemoryProbe
 from sentinel_hooks.probes.experts import ExpertProbe
 from sentinel_hooks.probes.gradient import GradientProbe
 from sentinel_hooks.probes.hardware import HardwareProbe
 from sentinel_hooks.probes.host_memory import HostMemoryProbe
 from sentinel_hooks.probes.loss import LossProbe
+from sentinel_hooks.probes.out_of_memory import OutOfMemoryProbe
 from sentinel_hooks.probes.probe import Probe
 from sentinel_hooks.probes.rate import RateProbe
 from sentinel_hooks.probes.skip import SkipProbe
@@ -29,6 +32,8 @@ def instruments(
     gradients: GradientProbe,
 ) -> list[Probe]:
     """All probes, in the order in which they are read: activations need what gradients found."""
+    allocator = allocator_of(device)
+    device_memory = DeviceMemoryProbe(allocator)
     return [
         LossProbe(),
         rate,
@@ -38,8 +43,10 @@ def instruments(
         ExpertProbe(root),
         TimingProbe(device),
         ThroughputProbe(),
-        HostMemoryProbe(),
-        DeviceMemoryProbe(device),
+        HostMemoryProbe(pinned=allocator.pinned if allocator else lambda: 0),
+        device_memory,
+        DeviceBlocksProbe(allocator),
+        OutOfMemoryProbe(lambda: device_memory.ooms),
         HardwareProbe(device),
         CostProbe(),
     ]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import update_wrapper
+from functools import partial, update_wrapper
 
 Guard = Callable[[Callable[[], None]], None]
 Before = Callable[[tuple[object, ...], Mapping[str, object]], None]
 After = Callable[[object], None]
+Failed = Callable[[BaseException], None]
 
 
 class Interception:
     """Replaces a method on one instance: `before`, the method itself, `after` with its result.
 
-    `guard` runs the two so that their faults do not reach the caller. What the method raises
-    passes untouched, and `after` is then not called.
+    `guard` runs what is ours so that its faults do not reach the caller. What the method raises
+    passes untouched; `failed` is then shown it, and `after` is not called.
     """
 
     def __init__(
@@ -24,12 +25,14 @@ class Interception:
         guard: Guard,
         before: Before | None = None,
         after: After | None = None,
+        failed: Failed | None = None,
     ) -> None:
         self._target = target
         self._name = name
         self._guard = guard
         self._before = before
         self._after = after
+        self._failed = failed
         self._shadowed = vars(target).get(name, _NOTHING)
         self._original: Callable[..., object] = getattr(target, name)
         # Others mark methods by attributes: learning-rate schedulers of torch do.
@@ -37,17 +40,22 @@ class Interception:
         setattr(target, name, self)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        before, after = self._before, self._after
+        before, after, failed = self._before, self._after, self._failed
         if before is not None:
             self._guard(lambda: before(args, kwargs))
-        result = self._original(*args, **kwargs)
+        try:
+            result = self._original(*args, **kwargs)
+        except Exception as error:
+            if failed is not None:
+                self._guard(partial(failed, error))
+            raise
         if after is not None:
             self._guard(lambda: after(result))
         return result
 
     def remove(self) -> None:
         """Put back what was there. Under somebody else's later wrapper, just stand aside."""
-        self._before = self._after = None
+        self._before = self._after = self._failed = None
         if vars(self._target).get(self._name) is not self:
             return
         if self._shadowed is _NOTHING:

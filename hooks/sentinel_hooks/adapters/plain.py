@@ -94,12 +94,21 @@ class PlainAdapter:
     def step(self) -> int:
         return self._steps
 
-    def install(self, on_boundary: Callable[[int], None], on_phase: Callable[[str], None]) -> None:
+    def install(
+        self,
+        on_boundary: Callable[[int], None],
+        on_phase: Callable[[str], None],
+        on_failure: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
         self._on_boundary, self._on_phase = on_boundary, on_phase
         _attached.add(self._optimizer)
         self.panel.start(self._steps)
         self._root = RootWatch(
-            self.model, self.panel, self._phase, backward_ended=self._backward_ended
+            self.model,
+            self.panel,
+            self._phase,
+            backward_ended=self._backward_ended,
+            failed=on_failure,
         )
         optimizer = self._optimizer
         self._handles = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,8 +21,8 @@ class RootWatch:
     A backward pass through what the root returned is noticed by a hook on that tensor, and its
     end by a callback of the autograd engine, which runs after all gradients are there, those of
     DistributedDataParallel included. `announced()` says that the trainer tells of the pass
-    itself; `backward_ended` is called when one that it does not tell of is over. `half` says
-    whether the last forward pass ran under fp16 autocast.
+    itself; `backward_ended` is called when one that it does not tell of is over. `failed` gets
+    what a forward pass raises. `half` says whether the last one ran under fp16 autocast.
     """
 
     def __init__(
@@ -31,15 +33,17 @@ class RootWatch:
         *,
         announced: Callable[[], bool] = lambda: False,
         backward_ended: Callable[[], None] = lambda: None,
+        failed: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self._panel = panel
         self._on_phase = on_phase
         self._announced = announced
         self._backward_ended = backward_ended
+        self.failed = failed
         self._training = False
         self.half = False
         before = root.register_forward_pre_hook(_BeforeRoot(self), with_kwargs=True)
-        after = root.register_forward_hook(_AfterRoot(self))
+        after = root.register_forward_hook(_AfterRoot(self), always_call=True)
         self._handles: tuple[RemovableHandle, ...] = (before, after)
         self._after = after.id
 
@@ -109,8 +113,14 @@ class _AfterRoot(InertInCopies):
         self._watch = watch
 
     def __call__(self, root: Module, args: tuple[object, ...], output: object) -> None:
-        if not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return
+        # torch calls it with nothing, from where it handles the error, when the root has raised.
+        error = sys.exc_info()[1] if output is None else None
+        if error is None:
             self._watch.run(lambda: self._watch.ended(output))
+        else:
+            self._watch.run(partial(self._watch.failed, error))
 
 
 class _AtBackward:

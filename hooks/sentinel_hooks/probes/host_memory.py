@@ -3,152 +3,164 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
 from sentinel.wire import Series
+from sentinel_hooks.probes.control_group import (
+    ControlGroup,
+    CounterFile,
+    field,
+    find_group,
+    find_kills,
+    tightest,
+)
+from sentinel_hooks.probes.offspring import descendants, lists_children, resident_pages
+from sentinel_hooks.probes.pace import Pace
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
-_SHARE = 200  # reading may take one part in so many of the time between two readings
+RARELY = 5.0  # s between two readings of what changes slowly or is dear to read
 
 
 class HostMemoryProbe(Probe):
-    """Resident memory of this process; memory in use, and its limit, where the process runs.
+    """Memory of this process and of what it has started, and of where it runs. Linux only.
 
     Where a control group (v1 or v2) limits memory below what the machine has, its numbers are
     taken, less the file cache that the kernel would give back under pressure; else the
-    machine's own, less what it calls available. Linux only. Steps so fast that reading would
-    cost more than half a percent of them are left out.
+    machine's own, less what it calls available. Steps so fast that reading would cost more than
+    half a percent of them are left out. Child processes, pinned memory, swap and kills are read
+    every five seconds at most. `pinned` says what torch has pinned besides, in bytes.
     """
 
     name = "host memory"
     signals = (
         "host_memory_process_bytes",
+        "host_memory_children_bytes",
+        "host_memory_pinned_bytes",
         "host_memory_used_bytes",
         "host_memory_limit_bytes",
+        "host_swap_used_bytes",
+        "host_oom_kills",
     )
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), pinned: Callable[[], int] = lambda: 0) -> None:
         self._root = root
-        self._first = 0
+        self._pinned = pinned
+        self._process = root / "proc" / _own_name(root)
         self._page = os.sysconf("SC_PAGE_SIZE")
-        self._own: CounterFile | None = None
-        self._machine: CounterFile | None = None
+        self._index: dict[str, int] = {}
+        self._files: list[CounterFile] = []
+        self._total = 0
         self._group: ControlGroup | None = None
-        self._again = 0.0  # when reading is due again
+        self._often = Pace()
+        self._rarely = Pace(least=RARELY)
 
     def series(self) -> Sequence[Series]:
-        return [Series(name) for name in self.signals] if self._there() else ()
+        absent = self.missing()
+        return [Series(name) for name in self.signals if name not in absent]
 
     def missing(self) -> Mapping[str, str]:
-        reason = "no /proc file system here"
-        return {} if self._there() else dict.fromkeys(self.signals, reason)
+        if not (self._root / "proc/self/statm").exists():
+            return dict.fromkeys(self.signals, "no /proc file system here")
+        absent = {}
+        if not lists_children(self._process):
+            absent["host_memory_children_bytes"] = (
+                "this kernel does not name the children of a process (CONFIG_PROC_CHILDREN)"
+            )
+        if find_kills(self._root) is None:
+            absent["host_oom_kills"] = "this kernel does not count them"
+        group = find_group(self._root, self._machine_bytes())
+        if group is not None:
+            if group.swapped() is None:
+                absent["host_swap_used_bytes"] = "swap is not counted by control group"
+            group.close()
+        return absent
 
-    def _there(self) -> bool:
-        return (self._root / "proc/self/statm").exists()
+    def _machine_bytes(self) -> int:
+        return 1024 * field((self._root / "proc/meminfo").read_bytes(), b"MemTotal:")
 
     def start(self, first: int, barrier: Barrier) -> None:
-        self._first = first
-        if self._there():
-            self._own = CounterFile(self._root / "proc/self/statm")
-            self._machine = CounterFile(self._root / "proc/meminfo")
-            self._group = find_group(self._root, 1024 * self._machine.field(b"MemTotal:"))
+        self._index = {one.signal: at for at, one in enumerate(self.series(), first)}
+        if self._index:
+            proc = self._root / "proc"
+            own, machine = CounterFile(proc / "self/statm"), CounterFile(proc / "meminfo")
+            self._files = [own, machine]
+            self._total = 1024 * machine.field(b"MemTotal:")
+            self._group = find_group(self._root, self._total)
 
     def read(self, sample: Sample) -> None:
         began = perf_counter()
-        if began < self._again or self._own is None or self._machine is None:
+        if not self._files or not self._often.due(began):
             return
-        resident = int(self._own.read().split(None, 2)[1]) * self._page
+        self._put_often(sample)
+        if self._rarely.due(began):
+            self._put_rarely(sample)
+            self._rarely.took(began, perf_counter())
+        self._often.took(began, perf_counter())
+
+    def ran_out(self, sample: Sample) -> None:
+        if self._files:
+            self._put_often(sample)
+            self._put_rarely(sample)
+
+    def _put_often(self, sample: Sample) -> None:
+        own, machine = self._files
+        resident = int(own.read().split(None, 2)[1]) * self._page
+        self._put(sample, "host_memory_process_bytes", resident)
+        limit = self._total if self._group is None else self._group.limit
         if self._group is not None:
-            limit, used = self._group.limit, self._group.used()
+            used = self._group.used()
         else:
-            limit = 1024 * self._machine.field(b"MemTotal:")
-            used = limit - 1024 * self._machine.field(b"MemAvailable:")
-        for index, value in enumerate((resident, used, limit), self._first):
+            used = limit - 1024 * machine.field(b"MemAvailable:")
+        self._put(sample, "host_memory_used_bytes", used)
+        self._put(sample, "host_memory_limit_bytes", limit)
+
+    def _put_rarely(self, sample: Sample) -> None:
+        self._follow_group()
+        if "host_memory_children_bytes" in self._index:
+            pages = sum(map(resident_pages, descendants(self._process)))
+            self._put(sample, "host_memory_children_bytes", pages * self._page)
+        status = (self._root / "proc/self/status").read_bytes()
+        locked = 1024 * (field(status, b"VmLck:") + field(status, b"VmPin:"))
+        self._put(sample, "host_memory_pinned_bytes", locked + self._pinned())
+        self._put(sample, "host_swap_used_bytes", self._swapped())
+        kills = find_kills(self._root)
+        if kills is not None:
+            self._put(sample, "host_oom_kills", field(kills.read_bytes(), b"oom_kill"))
+
+    def _swapped(self) -> int | None:
+        if self._group is not None:
+            return self._group.swapped()
+        machine = self._files[1].read()
+        return 1024 * (field(machine, b"SwapTotal:") - field(machine, b"SwapFree:"))
+
+    def _put(self, sample: Sample, signal: str, value: int | None) -> None:
+        index = self._index.get(signal)
+        if index is not None and value is not None:
             sample.put(index, float(value))
-        ended = perf_counter()
-        self._again = ended + _SHARE * (ended - began)
+
+    def _follow_group(self) -> None:
+        """A limit may be changed while we run, and a process may be moved to another group."""
+        limit, folder, version = tightest(self._root, self._total)
+        group = self._group
+        if (None if group is None else (group.limit, group.folder)) != (
+            None if version is None else (limit, folder)
+        ):
+            self._group = None if version is None else ControlGroup(folder, limit, version)
+            if group is not None:
+                group.close()
 
     def detach(self) -> None:
         if self._group is not None:
             self._group.close()
-        for file in (self._own, self._machine):
-            if file is not None:
-                file.close()
-        self._own = self._machine = self._group = None
+            self._group = None
+        for file in self._files:
+            file.close()
+        self._files = []
 
 
-class CounterFile:
-    """A file of the kernel's that is kept open and read again and again."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(self) -> bytes:
-        """What it says now."""
-        return os.pread(self._descriptor, 16_384, 0)
-
-    def field(self, name: bytes) -> int:
-        """The number on the line that begins with this name; 0 if there is no such line."""
-        text = b"\n" + self.read()
-        place = text.find(b"\n" + name + b" ")
-        return int(text[place + len(name) + 1 :].split(None, 1)[0]) if place >= 0 else 0
-
-    def close(self) -> None:
-        """Let go of it."""
-        os.close(self._descriptor)
-
-
-class ControlGroup:
-    """One control group that limits memory."""
-
-    def __init__(self, folder: Path, limit: int, usage: str, reclaimable: bytes) -> None:
-        self.folder = folder
-        self.limit = limit
-        self._usage = CounterFile(folder / usage)
-        self._statistics = CounterFile(folder / "memory.stat")
-        self._reclaimable = reclaimable
-
-    def used(self) -> int:
-        """Bytes in use, less inactive file cache."""
-        return int(self._usage.read()) - self._statistics.field(self._reclaimable)
-
-    def close(self) -> None:
-        """Let go of its files."""
-        self._usage.close()
-        self._statistics.close()
-
-
-def find_group(root: Path, machine: int) -> ControlGroup | None:
-    """The tightest limit on this process's memory below the `machine`'s bytes, or None."""
-    found: list[tuple[int, Path, str, bytes]] = []
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", b"inactive_file")
-        elif "memory" in controllers.split(","):
-            base = root / "sys/fs/cgroup/memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", b"total_inactive_file")
-        else:
-            continue
-        limit_file, usage, reclaimable = names
-        folder = base / path.lstrip("/")
-        for place in (folder, *folder.parents):
-            limit = _limit(place / limit_file)
-            if limit is not None and limit < machine:
-                found.append((limit, place, usage, reclaimable))
-            if place == base:
-                break
-    if not found:
-        return None
-    limit, place, usage, reclaimable = min(found)
-    return ControlGroup(place, limit, usage, reclaimable)
-
-
-def _limit(file: Path) -> int | None:
-    """What a limit file says in bytes; None if there is none or it says `max`."""
-    try:
-        return int(file.read_bytes())
-    except (OSError, ValueError):
-        return None
+def _own_name(root: Path) -> str:
+    """What this process is called in /proc, which a trial tree may show as a folder `self`."""
+    own = root / "proc/self"
+    return own.readlink().name if own.is_symlink() else "self"

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from sentinel import clock
-from sentinel.wire import MAX_SERIES, Coverage, Series
+from sentinel.wire import MAX_SERIES, Coverage, Finding, Series
 from sentinel_hooks.probes.fence import LIMIT, Fence, Stopwatch
+from sentinel_hooks.probes.out_of_memory import describe, is_out_of_memory
 from sentinel_hooks.probes.probe import Fill, Gradients, Outcome, Probe, Sample
 from sentinel_hooks.probes.readback import Arrival, Copier, Readback
 
@@ -82,6 +83,7 @@ class Panel:
         self.limit = LIMIT
         self._readback = readback or (Readback(device) if device.type == "cuda" else None)
         self._step = 0
+        self._ran_out = -1  # the step in which memory last ran out
         self._changes: list[Coverage] = []
         self._settled: deque[Sample] = deque(maxlen=MAX_UNSETTLED)
         self._waiting: deque[_Waiting] = deque()
@@ -300,6 +302,28 @@ class Panel:
         self._listen()
         self._wait_for(sample, deferred)
         self.cost.add(perf_counter() - began)
+
+    def failed(self, error: BaseException, phase: str) -> None:
+        """The trainer raised this in `phase` of the step in progress.
+
+        If memory has run out, a partial sample with what is known of memory at this moment is
+        settled at once, one a step. The error is looked at and not kept: it holds on to tensors.
+        """
+        step = self._step + 1
+        if step == self._ran_out or not is_out_of_memory(error):
+            return
+        self._ran_out = step
+        sample = Sample(step, len(self.series), clock.steady(), partial=True)
+        for probe in tuple(self._live):
+            self._call(probe, probe.ran_out, sample)
+        measured = {
+            one.signal: sample.values[index]
+            for index, one in enumerate(self.series)
+            if not sample.is_missing(index)
+        }
+        detail = describe(error, measured)
+        sample.find(Finding("out_of_memory", phase, detail=detail))
+        self._settled.append(sample)
 
     def _wait_for(self, sample: Sample, deferred: list[tuple[Probe, Tensor, Fill]]) -> None:
         if not deferred and not self._waiting:

@@ -38,7 +38,8 @@ class Sample:
     On a CUDA device values can be read some time after the step only: a probe hands them over
     with `later`, and the panel gives the sample out once they have arrived. `bad_gradients` says
     that some gradient of the step was not finite, on this rank or another; `bad_parameters` are
-    those of which this rank holds a part of such a reduced gradient, in the model's order.
+    those of which this rank holds a part of such a reduced gradient, in the model's order. A
+    `partial` sample is of a step that is still going on, or will never end.
     """
 
     __slots__ = (
@@ -48,13 +49,17 @@ class Sample:
         "bad_parameters",
         "findings",
         "missing",
+        "partial",
         "step",
         "time",
         "values",
     )
 
-    def __init__(self, step: int, size: int, time: float, *, defers: bool = False) -> None:
+    def __init__(
+        self, step: int, size: int, time: float, *, defers: bool = False, partial: bool = False
+    ) -> None:
         self._defers = defers
+        self.partial = partial
         self.bad_gradients = False
         self.bad_parameters: Sequence[str] = ()
         self.step = step
@@ -264,6 +269,12 @@ class Probe:
         Asked for at each heartbeat, by another thread than all else; the same again and again.
         """
         return {}
+
+    def ran_out(self, sample: Sample) -> None:
+        """The trainer has run out of memory: put what can be read in the middle of a step.
+
+        Told whether or not the step is one that `every` divides.
+        """
 
     def detach(self) -> None:
         """Stop measuring and leave no trace. May be called more than once."""
