@@ -42,6 +42,7 @@ class Signal:
     `label` names the one label its series carry besides the rank ("layer"), or is empty.
     `made_by` is "rank" for what probes measure, "derived" for what follows from such signals when
     a step is judged (see engine.derived), "engine" for what the daemon knows by itself.
+    `sporadic`: measured only when it happens, so that its silence says nothing.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Signal:
     help: str
     label: str = ""
     made_by: str = "rank"
+    sporadic: bool = False
 
 
 _MEAN, _SUM, _MAX, _ROOT_SUM = Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.ROOT_SUM
@@ -215,7 +217,14 @@ _PHASES = (
     Signal("forward_seconds", "s", _MAX, _AROUND, "forward passes of all micro-batches"),
     Signal("backward_seconds", "s", _MAX, _AROUND, "backward passes of all micro-batches"),
     Signal("optimizer_seconds", "s", _MAX, _AROUND, "the optimizer step"),
-    Signal("checkpoint_seconds", "s", _MAX, _AROUND, "saving checkpoints since the last step"),
+    Signal(
+        "checkpoint_seconds",
+        "s",
+        _MAX,
+        _AROUND,
+        "saving checkpoints since the last step",
+        sporadic=True,
+    ),
     Signal(
         "exposed_communication_seconds",
         "s",
@@ -489,7 +498,15 @@ _OURSELVES = (
 )
 
 _LOGGED = (
-    Signal("logged", "1", _MEAN, _AROUND, "what the script gave to watch.log", label="name"),
+    Signal(
+        "logged",
+        "1",
+        _MEAN,
+        _AROUND,
+        "what the script gave to watch.log",
+        label="name",
+        sporadic=True,
+    ),
 )
 
 _ALL = (

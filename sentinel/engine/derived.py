@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 
@@ -51,6 +52,22 @@ _DERIVED: Mapping[str, Callable[[Read, bool], Values]] = {
 }
 
 DERIVED = frozenset(_DERIVED)
+
+
+@cache
+def sources(signal: str) -> frozenset[str]:
+    """The signals that a derived one is made of; of any other, itself."""
+    if signal not in DERIVED:
+        return frozenset((signal,))
+    read: set[str] = set()
+
+    def note(reading: Reading) -> Values:
+        read.add(reading.signal)
+        shape = (1, 1) if reading.by_rank else (1,)
+        return Values(np.zeros(shape), np.ones(shape, bool))
+
+    derive(Reading(signal, by_rank=True), note)
+    return frozenset(read)
 
 
 def derive(reading: Reading, read: Read) -> Values:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sentinel.engine.coverage import RankCoverage
 from sentinel.engine.expression import Reading
 from sentinel.engine.operators import Values
 from sentinel.engine.step import Layout
@@ -30,7 +31,7 @@ class RankState:
     """One rank as the engine knows it; to be read, not changed, by others.
 
     `goodbye` is the reason of its farewell and `detail` what it said besides, such as the error
-    that ended it; `missing` tells why a signal is not measured.
+    that ended it.
     """
 
     rank: int
@@ -47,7 +48,7 @@ class RankState:
     goodbye: str | None = None
     detail: str = ""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+    coverage: RankCoverage = field(default_factory=RankCoverage)
     layout: Layout = field(default_factory=Layout)
     era: int = 0
     at: int = -1  # the step of its last frame in this era
@@ -70,13 +71,6 @@ class RankState:
     def awaited(self) -> bool:
         """Whether a step waits for its frame."""
         return not (self.lost or self.late or self.goodbye is not None)
-
-    def cover(self, signal: str, reason: str) -> None:
-        """The rank tells why it does not measure a signal, or without a reason that it does."""
-        if reason:
-            self.missing[signal] = reason
-        else:
-            self.missing.pop(signal, None)
 
 
 class Roster:
@@ -118,7 +112,7 @@ class Roster:
             self._restart(state)
         state.incarnation, state.layout = hello.incarnation, layout
         state.host, state.pid, state.device = hello.host, hello.pid, hello.device
-        state.missing = dict(hello.missing)
+        state.coverage.greet(hello, reborn=reborn)
         state.step = hello.step
         state.connected, state.lost, state.goodbye, state.detail = True, False, None, ""
         state.last_seen = now

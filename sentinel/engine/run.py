@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel.engine.annotation import UNKNOWN, Facts
+from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.judging import Change, Judging
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
 from sentinel.engine.rule import Alert, Key, Rule, labels_of
 from sentinel.engine.step import Columns, JudgedStep, Layout, OpenStep
+from sentinel.engine.survey import survey
 from sentinel.engine.transition import AlertChanged, Cause, Severity, Transition
-from sentinel.signals import CATALOG
 from sentinel.wire import (
     MAX_SERIES,
     Coverage,
@@ -102,6 +103,10 @@ class RunEngine:
         alerts = self._judging.alerts
         return {name: len(one.beyond) for name, one in alerts.items() if one.beyond}
 
+    def coverage(self) -> RunCoverage:
+        """What can be seen of the run, and which rules are blind. Some 10 us a rank."""
+        return survey(self.run, self.step, self._roster, self._judging)
+
     def refusal(self, hello: Hello) -> str | None:
         """Why this Hello cannot be taken, or None: ask before answering it.
 
@@ -129,8 +134,7 @@ class RunEngine:
             elif isinstance(message, Extension):
                 self._extend(state, message)
             elif isinstance(message, Coverage):
-                if message.signal in CATALOG:  # what else a rank may name is without bound
-                    state.cover(message.signal, message.reason)
+                state.coverage.change(message)
             elif isinstance(message, Goodbye):
                 self._roster.farewell(state, message.reason, message.detail)
                 if state.failed:
@@ -245,6 +249,9 @@ class RunEngine:
             self._roster.reach(state, frame.step)
         elif self._roster.advance(state, frame.step):
             self._judging.rank_went_back(key)
+            state.coverage.begin_anew()
+        if not frame.partial:
+            state.coverage.saw(layout, frame, now)
         for finding in reversed(frame.findings):  # of several, the first is kept
             self._remember(state.rank, frame.step, finding)
         row = layout.row(frame, self._judging.frame_signals)

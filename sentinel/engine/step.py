@@ -59,6 +59,11 @@ class Layout:
     columns: NDArray[np.intp] = field(default_factory=lambda: _NONE)
     plain: Mapping[str, int] = field(default_factory=dict)
 
+    @cached_property
+    def signals(self) -> frozenset[str]:
+        """The signals that are announced, and known here."""
+        return frozenset(self.series[at].signal for at in self.positions)
+
     def fits(self, frame: Frame) -> bool:
         """Whether the frame has as many values as were announced."""
         return self.width(frame) == len(self.series)

@@ -287,9 +287,9 @@ def test_coverage_says_why_a_signal_is_missing() -> None:
     job = _job()
     job.engine.feed(1, Coverage(3, "grad_norm", "its probe failed"), job.now)
     job.engine.feed(1, Coverage(3, "no such signal", "?"), job.now)
-    assert job.engine.ranks[1].missing == {"grad_norm": "its probe failed"}
+    assert job.engine.ranks[1].coverage.missing == {"grad_norm": "its probe failed"}
     job.engine.feed(1, Coverage(4, "grad_norm", "", 1), job.now)
-    assert job.engine.ranks[1].missing == {}
+    assert job.engine.ranks[1].coverage.missing == {}
 
 
 def test_heartbeats_tell_where_a_rank_is() -> None:
