@@ -473,6 +473,8 @@ _HARDWARE = (
     Signal("gpu_lost", "1", _MAX, _AROUND, "1 if the driver has lost the GPU"),
 )
 
+DROPS = ("queue full", "no daemon")  # why a rank drops frames: the labels of `monitor_dropped`
+
 _OURSELVES = (
     Signal("monitor_seconds", "s", _MAX, _AROUND, "time spent in Sentinel's own code"),
     Signal("monitor_share", "1", _MAX, _AROUND, "the same over the time of the step"),

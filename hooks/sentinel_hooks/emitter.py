@@ -17,6 +17,7 @@ from typing import Protocol
 
 from sentinel import address, clock, wire
 from sentinel.errors import VersionError, WireError
+from sentinel.signals import DROPS
 
 log = logging.getLogger("sentinel")
 
@@ -27,6 +28,7 @@ RETRY = (0.2, 5.0)  # s between attempts to connect: the first, and the longest
 CONNECT_TIMEOUT = 2.0  # s
 FAREWELL = 1.0  # s to send what is left when the process ends
 _CHUNK = 256 * 1024
+QUEUE_FULL, NO_DAEMON = DROPS
 
 Order = wire.HoldOrder | wire.ResumeOrder | wire.StopOrder
 
@@ -95,7 +97,7 @@ class Emitter:
         if os.getpid() != self._pid:
             return  # a forked child has no sender and nothing to say
         if len(self._frames) == self._frames.maxlen:
-            self._dropped["queue full" if self._connection else "no daemon"] += 1
+            self._dropped[QUEUE_FULL if self._connection else NO_DAEMON] += 1
         self._frames.append(frame)
         self._wake()
 

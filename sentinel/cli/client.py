@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from sentinel import address
+from sentinel.engine.coverage import RunCoverage
 from sentinel.errors import ControlError, NoDaemonError, SentinelError
 
 if TYPE_CHECKING:  # the store takes a second to import, and a client does not need it
@@ -60,6 +61,10 @@ class Client:
     def status(self, run: str | None = None) -> list[StatusJSON]:
         """Runs as they are now."""
         return cast("list[StatusJSON]", self._get("/api/status", run=run))
+
+    def coverage(self, run: str | None = None) -> list[RunCoverage]:
+        """What can be seen of runs."""
+        return msgspec.convert(self._get("/api/coverage", run=run), list[RunCoverage])
 
     def incidents(self, run: str | None = None) -> list[IncidentJSON]:
         """Incidents, newest last."""

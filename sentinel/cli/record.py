@@ -11,6 +11,7 @@ from sentinel.errors import ControlError, NoDaemonError, SentinelError
 from sentinel.signals import did_you_mean
 
 if TYPE_CHECKING:
+    from sentinel.engine.coverage import RunCoverage
     from sentinel.store.shapes import IncidentJSON, StatusJSON
     from sentinel.store.store import Store
 
@@ -35,6 +36,25 @@ def status(state_dir: Path, run: str | None) -> list[StatusJSON]:
         if entry["state"] not in OVER:
             entry["state"] = "lost"
     return [entry for entry in entries if run in (None, entry["run"])]
+
+
+def coverage(state_dir: Path, run: str | None) -> list[RunCoverage]:
+    """What can be seen of all runs, or of one; without a daemon, what could be seen.
+
+    Raises as `status`, and when a run has ended before anything was known of it.
+    """
+    try:
+        reports = Client(state_dir).coverage(run)
+    except NoDaemonError as absence:
+        store = _open(state_dir, absence)
+        try:
+            _check(run, [row.name for row in store.runs()])
+            reports = store.coverage(run)
+        finally:
+            store.close()
+    if run is not None and not reports:
+        raise SentinelError(f"nothing is on record of what could be seen of run {run!r}")
+    return reports
 
 
 def incidents(state_dir: Path, run: str | None) -> list[IncidentJSON]:

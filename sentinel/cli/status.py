@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sentinel.cli import record
+from sentinel.cli import coverage_text, record
 from sentinel.cli.options import json_option, run_argument, state_option
 
 if TYPE_CHECKING:
+    from sentinel.engine.coverage import RunCoverage
     from sentinel.store.shapes import StatusJSON
 
 
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
 @run_argument
 @state_option
 @json_option
-def command(run: str | None, state: Path, as_json: bool) -> None:
+@click.option(
+    "--coverage", is_flag=True, help="Show what is measured where, and which rules are blind."
+)
+def command(run: str | None, state: Path, as_json: bool, coverage: bool) -> None:
     """Show what goes on: all runs, or RUN. Works without a daemon too."""
+    if coverage:
+        _cover(record.coverage(state, run), state, as_json)
+        return
     entries = record.status(state, run)
     if as_json:
         click.echo(msgspec.json.encode(entries).decode())
@@ -28,6 +35,16 @@ def command(run: str | None, state: Path, as_json: bool) -> None:
         click.echo(f"no run is known in {state}")
     for entry in [] if as_json else entries:
         _show(entry)
+
+
+def _cover(reports: list[RunCoverage], state: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(reports).decode())
+    elif not reports:
+        click.echo(f"no run is known in {state}")
+    for report in [] if as_json else reports:
+        for line in coverage_text.lines(report):
+            click.echo(line)
 
 
 def _show(entry: StatusJSON) -> None:

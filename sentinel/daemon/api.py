@@ -60,6 +60,7 @@ def application(service: Service) -> web.Application:
     app.add_routes(
         [
             web.get("/api/status", api.status),
+            web.get("/api/coverage", api.coverage),
             web.get("/api/incidents", api.incidents),
             web.get("/api/actions/{id}", api.action),
             web.post("/api/runs/{run}/{action}", api.order),
@@ -102,6 +103,19 @@ class Api:
             if wanted in (None, name):
                 shown[name] = status_of(run, now)
         if wanted is not None and not shown:
+            raise await self._no_such(wanted)
+        return _json([*shown.values()])
+
+    async def coverage(self, request: web.Request) -> web.Response:
+        """What can be seen of all runs that are known, or of one."""
+        wanted = request.query.get("run")
+        store = self._service.store
+        reports = await self._service.ledger.call(lambda: store.coverage(wanted))
+        shown = {report.run: report for report in reports}
+        for name, run in self._service.runs.items():
+            if wanted in (None, name):
+                shown[name] = run.engine.coverage()
+        if wanted is not None and not shown and wanted not in await self._names():
             raise await self._no_such(wanted)
         return _json([*shown.values()])
 

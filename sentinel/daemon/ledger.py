@@ -14,6 +14,7 @@ from typing import TypeVar
 from sentinel import clock
 from sentinel.control.hold import Record
 from sentinel.daemon.counts import Counts
+from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
 from sentinel.store.shapes import ActionRow, ActionState, RankRow, RunRow
@@ -104,9 +105,12 @@ class Ledger:
         self._thread.submit(self._actions.__setitem__, (run, started, record_id), action_id)
 
     def save_runs(
-        self, rows: list[tuple[RunRow, list[RankRow]]], saved: Callable[[], None]
+        self,
+        rows: list[tuple[RunRow, list[RankRow]]],
+        coverage: Sequence[RunCoverage],
+        saved: Callable[[], None],
     ) -> None:
-        """Save runs and ranks as they are now, then call `saved`.
+        """Save runs, ranks and these of their coverages as they are now, then call `saved`.
 
         Passed over while the last such save is still going on.
         """
@@ -115,7 +119,7 @@ class Ledger:
         self.saving = True
 
         def save() -> bool:
-            self._store.save_runs(rows)
+            self._store.save_runs(rows, coverage)
             return True
 
         def done(was_saved: bool | None) -> None:

@@ -15,7 +15,10 @@ from prometheus_client.registry import Collector
 from sentinel import __version__, clock
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
+from sentinel.engine.coverage import SignalState
+from sentinel.signals import DROPS
 from sentinel.store.shapes import RunState
+from sentinel.wire import Series
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -41,6 +44,8 @@ class _Collector(Collector):
         runs = [*self._service.runs.values()]
         yield from _of_training(runs)
         yield from _of_judgment(runs)
+        yield from _of_coverage(runs)
+        yield from _of_hooks(runs)
         yield from self._of_daemon()
         yield from self._of_trouble()
 
@@ -154,6 +159,50 @@ def _of_judgment(runs: list[Run]) -> Iterator[Metric]:
         for severity, number in sorted(run.incidents.items()):
             incidents.add_metric([run.name, severity], number)
     yield from (firing, incidents)
+
+
+def _of_coverage(runs: list[Run]) -> Iterator[Metric]:
+    """What can be seen: as many series as there are rules, never one for a rank."""
+    signals = _family("sentinel_signals", "Signals, by their worst state on any rank.", "state")
+    blind = _family("sentinel_rule_blind", "1 if a rule cannot come true on some rank.", "rule")
+    for run in runs:
+        report = run.engine.coverage()
+        worst: dict[str, int] = {}
+        for line in report.signals:
+            worst[line.signal] = max(worst.get(line.signal, 0), _STATES.index(line.state))
+        for at, state in enumerate(_STATES):
+            number = sum(one == at for one in worst.values())
+            signals.add_metric([run.name, state], number)
+        for rule in report.rules:
+            blind.add_metric([run.name, rule.rule], float(rule.state == "blind"))
+    yield from (signals, blind)
+
+
+_STATES = get_args(SignalState)  # from the best to the worst
+
+
+def _of_hooks(runs: list[Run]) -> Iterator[Metric]:
+    """What the part of Sentinel that runs in the training processes costs and loses."""
+    share = _family(
+        "sentinel_self_cost_share", "Time in Sentinel's own code over that of the step, worst rank."
+    )
+    queue = _family("sentinel_self_queue_frames", "Frames that wait to be sent, longest queue.")
+    dropped = CounterMetricFamily(
+        "sentinel_self_dropped_frames",
+        "Frames of all ranks that were never sent, by reason.",
+        labels=["run", "reason"],
+    )
+    for run in runs:
+        for family, name in ((share, "monitor_share"), (queue, "monitor_queue")):
+            value = run.engine.latest.get(Series(name))
+            if value is not None:
+                family.add_metric([run.name], value)
+        lost: Counter[str] = Counter()
+        for rank in run.ranks.values():
+            lost.update(rank.dropped)
+        for reason in DROPS:
+            dropped.add_metric([run.name, reason], lost[reason])
+    yield from (share, queue, dropped)
 
 
 def _ranks(run: Run) -> dict[str, int]:

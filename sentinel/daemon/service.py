@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import resource
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from sentinel import address, clock, wire
 from sentinel.daemon import leftover, place
 from sentinel.daemon.archive import Archive
 from sentinel.daemon.counts import Counts
+from sentinel.daemon.covering import Covering
 from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import Listener, News
 from sentinel.daemon.orders import Desk
@@ -68,6 +70,7 @@ class Service:
         self._commands: dict[str, str] = {}
         self._max_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="recording")
+        self._covering = Covering()
         self._flushing = False
         self._recording_fails = False
 
@@ -114,7 +117,7 @@ class Service:
             session.refuse("the daemon is shutting down")
         await self._empty()
         await self.ledger.call(lambda: None)  # saves that go on would stand in the way of this one
-        self._save()
+        self._save(last=True)
         await self.ledger.close()
         await self._stop_delivering()
         await asyncio.get_running_loop().run_in_executor(self._flusher, self._flush)
@@ -256,20 +259,22 @@ class Service:
             self._flushing = True
             self._flusher.submit(self._flush)
 
-    def _save(self) -> None:
+    def _save(self, *, last: bool = False) -> None:
         """Save runs and ranks as they are; those that have ended once more, then no longer."""
         if self.ledger.saving:
             return
         runs = [run for run in self.runs.values() if not run.saved]
         lost = self.leftovers.given_up(clock.steady())
         rows = [*map(rows_of, runs), *lost]
+        coverage = self._covering.due(runs, math.inf if last else clock.monotonic())
 
         def saved() -> None:
             self.leftovers.settled(row.name for row, _ in lost)
+            self._covering.settled(coverage)
             for run, (row, _) in zip(runs, rows, strict=False):
                 run.saved = row.ended is not None and row.ended == run.ended
 
-        self.ledger.save_runs(rows, saved)
+        self.ledger.save_runs(rows, coverage, saved)
 
     def _flush(self) -> None:
         try:

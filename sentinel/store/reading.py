@@ -8,6 +8,7 @@ from typing import cast
 import msgspec
 
 from sentinel.clock import isoformat
+from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import AlertChanged, Cause, Severity
 from sentinel.store.database import Row, SqlValue, rows
 from sentinel.store.shapes import (
@@ -28,6 +29,7 @@ from sentinel.store.shapes import (
 )
 
 _labels = msgspec.json.Decoder(dict[str, str])
+_reports = msgspec.json.Decoder(RunCoverage)
 _names = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -147,6 +149,11 @@ def action_history(row: Row) -> ActionHistory:
         detail=text(row["detail"]),
         at=real(row["at"]),
     )
+
+
+def coverage(row: Row) -> RunCoverage:
+    """A row of `coverage`."""
+    return _reports.decode(text(row["report"]))
 
 
 def run(row: Row) -> RunRow:

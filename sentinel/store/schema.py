@@ -170,4 +170,15 @@ def _outbox(tables: Tables) -> None:
     outbox.create_index(["incident"])
 
 
-SCHEMA = Schema(application_id=0x53656E74, migrations=(_first,))
+def _coverage(tables: Tables) -> None:
+    """What can be seen of each run, as JSON: see `engine.coverage.RunCoverage`."""
+    tables.create_table(
+        "coverage",
+        {"run": str, "report": str},
+        pk="run",
+        foreign_keys=[("run", "runs", "name")],
+        not_null=["report"],
+    )
+
+
+SCHEMA = Schema(application_id=0x53656E74, migrations=(_first, _coverage))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
 from sentinel.store import location, reading, writing
@@ -154,11 +155,17 @@ class Store:
         for wake in self._wake:
             wake()
 
-    def save_runs(self, rows: Iterable[tuple[RunRow, Iterable[RankRow]]]) -> None:
-        """Insert or update runs and their ranks, all in one transaction."""
+    def save_runs(
+        self,
+        rows: Iterable[tuple[RunRow, Iterable[RankRow]]],
+        coverage: Iterable[RunCoverage] = (),
+    ) -> None:
+        """Insert or update runs, their ranks and what can be seen of them, in one transaction."""
         with self._database.transaction() as connection:
             for run, ranks in rows:
                 writing.save_run(connection, run, ranks)
+            for report in coverage:
+                writing.save_coverage(connection, report)
 
     def add_action(
         self,
@@ -215,6 +222,12 @@ class Store:
                 for row in self.runs()
                 if run in (None, row.name)
             ]
+
+    def coverage(self, run: str | None = None) -> list[RunCoverage]:
+        """What could be seen of runs when it last changed, oldest run first."""
+        sql = "SELECT report FROM coverage JOIN runs ON run = name ORDER BY runs.rowid"
+        found = map(reading.coverage, self._database.rows(sql))
+        return [report for report in found if run in (None, report.run)]
 
     def runs(self) -> list[RunRow]:
         """All runs, oldest first."""

@@ -9,6 +9,7 @@ from typing import cast
 
 import msgspec
 
+from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import (
     SEVERITIES,
     ActionWanted,
@@ -280,6 +281,17 @@ def know_run(connection: sqlite3.Connection, name: str, at: float) -> None:
         VALUES (?, 'running', 0, 1, ?, '') ON CONFLICT (name) DO NOTHING
         """,
         (name, at),
+    )
+
+
+def save_coverage(connection: sqlite3.Connection, report: RunCoverage) -> None:
+    """What can be seen of a run that has a row."""
+    connection.execute(
+        """
+        INSERT INTO coverage (run, report) VALUES (?, ?)
+        ON CONFLICT (run) DO UPDATE SET report = excluded.report
+        """,
+        (report.run, msgspec.json.encode(report).decode()),
     )
 
 

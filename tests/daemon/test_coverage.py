@@ -1,0 +1,109 @@
+"""What can be seen of a run, as the daemon tells it, keeps it on record and measures it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentinel import wire
+from tests.daemon.fake_job import FakeJob
+from tests.daemon.process import Daemon, eventually, sentinel
+
+Json = dict[str, Any]
+NO_DEVICE = wire.Coverage(1, "device_memory_used_bytes", "the model is not on a CUDA device")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[tuple[Daemon, FakeJob]]:
+    """A run of two ranks, of which the second has lost its gradient norm."""
+    daemon = Daemon(tmp_path / "state").start()
+    job = FakeJob(daemon.place).connect()
+    for rank in job.ranks:
+        rank.send(NO_DEVICE)
+        rank.send(wire.Coverage(1, "loss", "over the budget of 1%", 4))
+    job.ranks[1].send(wire.Coverage(1, "grad_norm", "its probe failed"))
+    job.train()
+    yield daemon, job
+    daemon.kill()
+
+
+def coverage(daemon: Daemon) -> Json:
+    """As `status run --coverage --json` shows it."""
+    done = sentinel("status", "run", "--coverage", "--json", "--state", daemon.state)
+    assert (done.returncode, done.stderr) == (0, "")
+    (report,) = json.loads(done.stdout)
+    found: Json = report
+    return found
+
+
+def judged(daemon: Daemon) -> Json:
+    """The same, once a step was judged."""
+
+    def look() -> Json | None:
+        report = coverage(daemon)
+        return report if report["step"] else None
+
+    return eventually(look, "a judged step")
+
+
+def test_coverage_is_told_by_the_daemon_by_its_record_and_by_its_metrics(
+    watched: tuple[Daemon, FakeJob],
+) -> None:
+    daemon, job = watched
+    report = judged(daemon)
+    assert set(report) == {"run", "step", "ranks", "unseen", "signals", "rules"}
+    signals = {line["signal"]: line for line in report["signals"] if line["state"] != "measured"}
+    assert signals["loss"] == {
+        "signal": "loss",
+        "state": "sampled",
+        "ranks": "0-1",
+        "every": 4,
+        "reason": "over the budget of 1%",
+        "last_step": None,
+    }
+    assert (signals["grad_norm"]["state"], signals["grad_norm"]["ranks"]) == ("missing", "1")
+    rules = {rule["rule"]: rule for rule in report["rules"]}
+    assert rules["NonFiniteUpdate"] == {"rule": "NonFiniteUpdate", "state": "ok", "blind": []}
+    assert rules["GradNormExplosion"]["state"] == "blind"
+    assert rules["GradNormExplosion"]["blind"] == [
+        {"signal": "grad_norm", "ranks": "1", "reason": "its probe failed"}
+    ]
+    metrics = daemon.metrics()
+    assert metrics['sentinel_rule_blind{rule="GradNormExplosion",run="run"}'] == 1
+    assert metrics['sentinel_rule_blind{rule="NonFiniteUpdate",run="run"}'] == 0
+    assert metrics['sentinel_signals{run="run",state="sampled"}'] == 1
+    assert metrics['sentinel_signals{run="run",state="missing"}'] >= 2
+    job.ranks[0].send(wire.Heartbeat(1, "forward", 0.0, {"queue full": 3}))
+    job.ranks[1].send(wire.Heartbeat(1, "forward", 0.0, {"queue full": 4}))
+    drops = 'sentinel_self_dropped_frames_total{reason="queue full",run="run"}'
+    eventually(lambda: daemon.metrics()[drops] == 7)
+    assert daemon.stop() == 0
+    assert coverage(daemon) == report
+
+
+def test_a_person_reads_which_rules_are_blind_on_which_ranks_and_why(
+    watched: tuple[Daemon, FakeJob],
+) -> None:
+    daemon, _ = watched
+    judged(daemon)
+    shown = sentinel("status", "run", "--coverage", "--state", daemon.state).stdout
+    assert "run: ranks 0-1 at step 1\n" in shown
+    assert "every 4 steps; over the budget of 1%" in shown
+    assert "  GradNormExplosion: blind on rank 1\n" in shown
+    assert "    grad_norm is missing on rank 1: its probe failed\n" in shown
+    assert "  DeviceMemoryNearLimit: blind\n" in shown
+    assert "NonFiniteUpdate" not in shown
+    assert max(map(len, shown.splitlines())) < 160
+
+
+def test_coverage_of_a_run_that_nobody_knows_is_said(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "state").start()
+    done = sentinel("status", "run", "--coverage", "--state", daemon.state)
+    assert (done.returncode, done.stderr) == (1, "sentinel: there is no run 'run'\n")
+    assert daemon.stop() == 0
+    done = sentinel("status", "run", "--coverage", "--state", daemon.state)
+    assert (done.returncode, done.stderr) == (1, "sentinel: there is no run 'run'\n")
