@@ -26,6 +26,8 @@ from sentinel_hooks import job as jobs
 from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.blackbox import BlackBoxFile
+from sentinel_hooks.budget import Budget
+from sentinel_hooks.economy import Economy
 from sentinel_hooks.emitter import HEARTBEAT, Emitter, Order
 from sentinel_hooks.gate import Gate
 
@@ -42,6 +44,7 @@ def attach(
     optimizer: torch.optim.Optimizer | None = None,
     run: str | None = None,
     daemon: str | None = None,
+    budget: float = 0.01,
 ) -> Watch:
     """Watch a trainer: a DeepSpeed engine, an object with one as `engine`, or a plain loop's
     `model` and `optimizer`.
@@ -51,17 +54,22 @@ def attach(
     of the daemon (default: `$SENTINEL_DAEMON`, then the usual socket); rank 0's word counts for
     all ranks. If no daemon answers, training goes on as if nothing had been attached.
 
-    Raises `AttachError` when there is no trainer in what was given, and `AddressError` when the
-    daemon's address cannot be parsed. After it has returned, nothing of Sentinel's ever raises
-    in the training loop but the `SystemExit` of an ordered stop.
+    `budget` is the share of a step that Sentinel may take on rank 0. Past it, what it need not
+    measure at every step is measured more rarely on all ranks, and coverage says so.
+
+    Raises `AttachError` when there is no trainer in what was given or it makes no sense, and
+    `AddressError` when the daemon's address cannot be parsed. After it has returned, nothing of
+    Sentinel's ever raises in the training loop but the `SystemExit` of an ordered stop.
     """
     place = address.parse(daemon) if daemon is not None else address.default_address()
     name = run if run is not None else os.environ.get("SENTINEL_RUN") or _default_name()
     if not name.strip() or len(name) > 200 or not name.isprintable() or "/" in name:
         raise AttachError(f"{name!r} cannot name a run: expected up to 200 characters without '/'")
+    if not 0 < budget <= 1:
+        raise AttachError(f"budget={budget!r}: expected a share of the step's time, such as 0.01")
     joined = jobs.join(int(os.environ.get("WORLD_SIZE") or 1))
     adapter = choose(trainer, model=model, optimizer=optimizer)
-    watch = Watch(adapter, joined, name, place)
+    watch = Watch(adapter, joined, name, place, budget)
     watch._start()
     return watch
 
@@ -75,7 +83,12 @@ class Watch:
     """What `attach` returns: one rank's side of a watched run."""
 
     def __init__(
-        self, adapter: Adapter, job: jobs.Job, run: str, place: address.UnixAddress
+        self,
+        adapter: Adapter,
+        job: jobs.Job,
+        run: str,
+        place: address.UnixAddress,
+        budget: float,
     ) -> None:
         self.run = run
         self._adapter = adapter
@@ -101,7 +114,12 @@ class Watch:
             on_outcome=self._on_outcome,
             left=self._step,
         )
+        self._refresh_every = max(HEARTBEAT, job.world_size * REFRESH_PER_RANK)
+        self._economy = Economy(
+            adapter.panel, job.board, Budget(budget) if job.rank == 0 else None, self._refresh_every
+        )
         self._emitter = Emitter(self)
+        adapter.panel.sender = self._emitter
         self._gate = Gate(self._barrier, self)
 
     def _start(self) -> None:
@@ -194,12 +212,17 @@ class Watch:
 
     def _on_boundary(self, step: int) -> None:
         """One optimizer step is over: report it, and stand if the job has agreed to."""
+        began = time.perf_counter()
         self._step = step
+        fence = self._adapter.panel.fence
+        fence.run("the budget", lambda: self._economy.reached(step))
         self._report()
+        self._adapter.panel.cost.add(time.perf_counter() - began)
         if self._gate.boundary(step, self._on_stand) is Verdict.STOP:
             self._leave("stopped")
             jobs.dissolve_at_exit()
             raise SystemExit(0)
+        fence.run("the budget", self._economy.resumed)
 
     def _on_failure(self, error: BaseException) -> None:
         """A call of the trainer's has raised this."""
@@ -306,7 +329,7 @@ class Watch:
             every=panel.every,
             blackbox=str(self._box.path) if self._box else "",
         )
-        messages: list[wire.FromRank] = [hello]
+        messages: list[wire.FromRank] = [hello, *panel.rescheduled.values()]
         seen, standing = self._barrier.seen, self._gate.standing
         if seen is not None:
             messages.append(wire.Report(control.encode(seen)))
@@ -331,11 +354,15 @@ class Watch:
         )
 
     def refresh(self) -> None:
-        """Read the control state, so that an order reaches ranks whose daemon died on the way."""
+        """Read the control state, so that an order reaches ranks whose daemon died on the way,
+        and what rank 0 says of the budget."""
         now = clock.monotonic()
-        if self._job.world_size > 1 and now >= self._next_refresh and not self._closed:
-            self._next_refresh = now + max(HEARTBEAT, self._job.world_size * REFRESH_PER_RANK)
-            self._barrier.refresh()
+        if now >= self._next_refresh and not self._closed:
+            self._next_refresh = now + self._refresh_every
+            if self._job.world_size > 1:
+                self._barrier.refresh()
+            fence = self._adapter.panel.fence
+            fence.run("the budget", lambda: self._economy.refresh(self._step))
 
     def capture(self, incident: str) -> None:
         """Hand over the black box, as it is now."""

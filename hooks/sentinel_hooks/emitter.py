@@ -13,6 +13,7 @@ import select
 import socket
 import threading
 from collections import Counter, deque
+from collections.abc import Mapping
 from typing import Protocol
 
 from sentinel import address, clock, wire
@@ -107,9 +108,15 @@ class Emitter:
             self._notices.append(message)
             self._wake()
 
-    def dropped(self) -> dict[str, int]:
-        """Frames that never left, by reason."""
-        return dict(self._dropped)
+    @property
+    def waiting(self) -> int:
+        """Frames that wait to be sent."""
+        return len(self._frames)
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Frames that were never sent so far, by reason."""
+        return self._dropped
 
     def absent(self) -> float:
         """For how many seconds there has been no daemon; 0 while connected."""

@@ -144,7 +144,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
         connection.close()
 
-    newer = r"written by a newer Sentinel \(schema 99, this one knows 1\): upgrade sentinel-train"
+    newer = r"written by a newer Sentinel \(schema 99, this one knows \d\): upgrade sentinel-train"
     for readonly in (False, True):
         with pytest.raises(StateError, match=newer):
             Store.open(tmp_path, readonly=readonly)

@@ -12,21 +12,22 @@ LIMIT = 0.8  # s; a probe that takes longer in one call has overrun its time
 
 
 class Stopwatch:
-    """Seconds spent in Sentinel's own code since they were last taken."""
+    """Seconds spent in Sentinel's own code: in all, and since they were last taken."""
 
-    __slots__ = ("_total",)
+    __slots__ = ("_taken", "total")
 
     def __init__(self) -> None:
-        self._total = 0.0
+        self.total = 0.0
+        self._taken = 0.0
 
     def add(self, seconds: float) -> None:
         """Count this much more."""
-        self._total += seconds
+        self.total += seconds
 
     def take(self) -> float:
         """All that was counted since the last call."""
-        total, self._total = self._total, 0.0
-        return total
+        since, self._taken = self.total - self._taken, self.total
+        return since
 
 
 class Fence:

@@ -34,6 +34,7 @@ class HostMemoryProbe(Probe):
     """
 
     name = "host memory"
+    core = False
     signals = (
         "host_memory_process_bytes",
         "host_memory_children_bytes",

@@ -8,7 +8,7 @@ call, is switched off, its hooks are removed and its signals are reported as cov
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -20,7 +20,7 @@ from sentinel import clock
 from sentinel.wire import MAX_SERIES, Coverage, Finding, Series
 from sentinel_hooks.probes.fence import LIMIT, Fence, Stopwatch
 from sentinel_hooks.probes.out_of_memory import describe, is_out_of_memory
-from sentinel_hooks.probes.probe import Fill, Gradients, Outcome, Probe, Sample
+from sentinel_hooks.probes.probe import Fill, Gradients, Outcome, Probe, Sample, Sender
 from sentinel_hooks.probes.readback import Arrival, Copier, Readback
 
 MAX_UNSETTLED = 64  # samples; beyond these the oldest is given up rather than kept for a device
@@ -92,7 +92,9 @@ class Panel:
         self._due: frozenset[Probe] = frozenset()
         self._listeners: Listeners = {}
         self._listening: dict[frozenset[Probe], Listeners] = {}
-        self.shares: dict[Probe, float] = {}  # seconds since they were last taken
+        self.shares: dict[Probe, float] = {}  # seconds, since each began to measure
+        self.sender: Sender | None = None
+        self.rescheduled: Mapping[str, Coverage] = {}  # signal -> what was last said of it
         self.missing: Mapping[str, str] = {}
         self.series: tuple[Series, ...] = ()
         self._announce(probes)
@@ -168,14 +170,16 @@ class Panel:
         first = len(self.series)
         places = list(range(first, first + len(series)))
         self._span[probe] += places
+        if probe.every > 1:
+            names = {one.signal for one in series} - {one.signal for one in self.series}
+            self._say_of(names, "", probe.every)
         self.series = (*self.series, *series)
         return places
 
     def reschedule(self, probe: Probe, every: int, reason: str) -> None:
         """From the next step on, measure only the steps that `every` divides."""
         probe.every = every
-        names = {self.series[index].signal for index in self._span[probe]}
-        self._changes += [Coverage(self._step + 1, name, reason, every) for name in sorted(names)]
+        self._say_of({self.series[index].signal for index in self._span[probe]}, reason, every)
         self._listening = {}
         self._listen()
 
@@ -190,6 +194,11 @@ class Panel:
         ]
         merged = {**self.missing, **reasons}
         self.missing = {name: reason for name, reason in merged.items() if reason}
+
+    def _say_of(self, names: Iterable[str], reason: str, every: int) -> None:
+        said = {name: Coverage(self._step + 1, name, reason, every) for name in sorted(names)}
+        self._changes += said.values()
+        self.rescheduled = {**self.rescheduled, **said}
 
     # What the adapter tells; see Probe for what each means.
 
@@ -275,6 +284,8 @@ class Panel:
         names = {self.series[index].signal for index in self._span[probe]}
         self._changes += [Coverage(self._step + 1, name, reason) for name in sorted(names)]
         self.missing = {**self.missing, **dict.fromkeys(names, reason)}
+        kept = {name: said for name, said in self.rescheduled.items() if name not in names}
+        self.rescheduled = kept
         self.fence.run(probe.name, probe.detach)
 
     def _blank(self, sample: Sample, probe: Probe) -> None:

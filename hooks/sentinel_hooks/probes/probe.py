@@ -160,12 +160,31 @@ class Outcome:
     grad_norm: float | Tensor | None = None
 
 
+class Sender(Protocol):
+    """What carries the frames away, as far as a probe may know."""
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait to be sent."""
+        ...
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Frames that were never sent so far, by reason (`signals.DROPS`)."""
+        ...
+
+
 class Barrier(Protocol):
     """Where a probe whose own hooks run in the trainer's stack takes its faults and its time."""
 
     @property
     def cost(self) -> Stopwatch:
         """Counts the seconds spent in our code."""
+        ...
+
+    @property
+    def sender(self) -> Sender | None:
+        """Who sends the frames, if anybody does."""
         ...
 
     def fault(self, probe: Probe, error: Exception) -> None:
