@@ -214,15 +214,14 @@ class Watch:
         """One optimizer step is over: report it, and stand if the job has agreed to."""
         began = time.perf_counter()
         self._step = step
-        fence = self._adapter.panel.fence
-        fence.run("the budget", lambda: self._economy.reached(step))
+        self._economy.reached(step)
         self._report()
         self._adapter.panel.cost.add(time.perf_counter() - began)
         if self._gate.boundary(step, self._on_stand) is Verdict.STOP:
             self._leave("stopped")
             jobs.dissolve_at_exit()
             raise SystemExit(0)
-        fence.run("the budget", self._economy.resumed)
+        self._economy.resumed()
 
     def _on_failure(self, error: BaseException) -> None:
         """A call of the trainer's has raised this."""
@@ -361,8 +360,7 @@ class Watch:
             self._next_refresh = now + self._refresh_every
             if self._job.world_size > 1:
                 self._barrier.refresh()
-            fence = self._adapter.panel.fence
-            fence.run("the budget", lambda: self._economy.refresh(self._step))
+            self._economy.refresh(self._step)
 
     def capture(self, incident: str) -> None:
         """Hand over the black box, as it is now."""

@@ -6,6 +6,7 @@ ahead for all ranks to have read it by then. A rank that reads one too late foll
 it did not measure meanwhile is missing.
 
 The board is read and written by the sender's thread alone; the training thread never waits for it.
+Nothing here raises in either.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ class Economy:
 
     def reached(self, step: int) -> None:
         """The boundary after `step`: count what it cost, and follow what is due from the next."""
+        self._panel.fence.run("the budget", lambda: self._reach(step))
+
+    def _reach(self, step: int) -> None:
         if self._budget is not None:
             self._count(self._budget)
         while self._notices and self._notices[0].step <= step + 1:
@@ -65,8 +69,10 @@ class Economy:
 
     def resumed(self) -> None:
         """The boundary is over: the next step begins."""
-        if self._budget is None:
-            return
+        if self._budget is not None:
+            self._panel.fence.run("the budget", self._begin)
+
+    def _begin(self) -> None:
         panel = self._panel
         self._cost = panel.cost.total
         self._spent = {
@@ -95,6 +101,9 @@ class Economy:
 
     def refresh(self, step: int) -> None:
         """Look at the board, or write to it; `step` is the last one done."""
+        self._panel.fence.run("the budget", lambda: self._exchange(step))
+
+    def _exchange(self, step: int) -> None:
         key = f"budget/{self._known + 1}"
         if self._budget is None:
             text = self._board.look_up(key)

@@ -220,6 +220,46 @@ def test_a_probe_that_was_switched_off_is_not_said_to_be_measured_again() -> Non
     assert [one.every for one in rank.said] == [4, 0]
 
 
+def test_a_board_that_fails_or_lies_ends_neither_training_nor_the_watch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SENTINEL_RAISE", "")
+
+    class Broken(LocalBoard):
+        def look_up(self, name: str) -> str | None:
+            raise RuntimeError("the store is gone")
+
+    rank = Rank(1, Broken())
+    rank.economy.refresh(1)
+    board = LocalBoard()
+    board.publish("budget/1", '{"step": 0}')
+    misled = Rank(1, board)
+    misled.economy.refresh(1)
+    for step in range(1, 4):
+        rank.step(step)
+        misled.step(step)
+    assert rank.measured == misled.measured == [1, 2, 3]
+    assert len(caplog.records) == 2
+
+
+def test_a_daemon_that_comes_later_is_told_of_every_interval_and_why(tmp_path: Path) -> None:
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = sentinel.attach(
+        model=model, optimizer=optimizer, run="late", daemon=str(tmp_path / "none.sock")
+    )
+    panel = watch._adapter.panel
+    (probe,) = [one for one in panel.probes if one.name == "host memory"]
+    panel.reschedule(probe, 8, "dear")
+    engine = RunEngine("late", [])
+    for message in watch.greeting():
+        engine.feed(0, message, 1.0)
+    watch.detach()
+    lines = {one.signal: one for one in engine.coverage().signals}
+    line = lines["host_memory_used_bytes"]
+    assert (line.state, line.every, line.reason) == ("sampled", 8, "dear")
+
+
 @pytest.mark.parametrize("budget", [0.0, -1.0, 1.5, float("nan")])
 def test_a_budget_that_is_no_share_is_refused(budget: float) -> None:
     model = torch.nn.Linear(1, 1)
