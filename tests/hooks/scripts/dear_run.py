@@ -21,7 +21,7 @@ from sentinel_hooks.probes.host_memory import HostMemoryProbe
 from sentinel_hooks.probes.probe import Sample
 from tests.hooks.scripts.gpt import Gpt, batch
 
-STEPS = 140
+STEPS = 110
 
 
 def dear(probe: HostMemoryProbe, sample: Sample) -> None:
