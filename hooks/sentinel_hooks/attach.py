@@ -189,7 +189,7 @@ class Watch:
             return
         self._closed = True
         if reason == "exception":  # its cause may be known, in a step that has no frame
-            self._emitter.say(self.heartbeat(self._emitter.dropped()))
+            self._emitter.say(self.heartbeat(dict(self._emitter.dropped)))
         self._adapter.detach()
         self._report(settle=reason not in ("exception", "interrupted"))
         if self._job.world_size > 1:

@@ -184,7 +184,7 @@ class Emitter:
             return b""
         self._next_beat = now + self._interval
         self._correspondent.refresh()
-        return wire.encode(self._correspondent.heartbeat(self.dropped()))
+        return wire.encode(self._correspondent.heartbeat(dict(self._dropped)))
 
     def _serve(self) -> None:
         """Connect and talk until one side hangs up. Raises `OSError` or `WireError`."""

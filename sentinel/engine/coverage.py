@@ -131,6 +131,8 @@ class RankCoverage:
             return
         self.missing.pop(signal, None)
         self.every[signal], self.reasons[signal] = message.every, message.reason
+        if message.every == 1:
+            del self.every[signal], self.reasons[signal]
 
     def begin_anew(self) -> None:
         """The rank went back to an earlier step: when it measured what is not known any more."""
