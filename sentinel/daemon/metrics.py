@@ -141,7 +141,7 @@ def _of_training(runs: list[Run]) -> Iterator[Metric]:
             largest.add_metric([run.name], float("nan") if bad else max(finite))
             middle.add_metric([run.name], float("nan") if bad else median(finite))
         hold.add_metric([run.name], float(run.state in ("held", "resuming")))
-        skipped.add_metric([run.name], run.skipped)
+        skipped.add_metric([run.name], run.engine.skipped)
     yield from (step, state, ranks, signal, largest, middle, hold, skipped)
 
 

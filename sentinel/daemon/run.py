@@ -58,8 +58,6 @@ class Run:
         self.incident: str | None = None
         self.firing: dict[tuple[str, tuple[tuple[str, str], ...]], Severity] = {}
         self.incidents: dict[Severity, int] = {}
-        self.skipped = 0.0  # steps, since this daemon knows the run
-        self._counted_step = 0
         self._desk = desk
         self._hellos: dict[int, wire.Hello] = {}
         self._lines: dict[int, Line] = {}
@@ -304,16 +302,9 @@ class Run:
                 log.exception("run %s: the engine failed on a message", self.name)
             return
         self._desk.counts.judge.observe(time.perf_counter() - begun)
-        self._count_skips()
         if transitions:
             self._note(transitions)
             self._desk.ledger.commit(transitions, partial(self._committed, transitions))
-
-    def _count_skips(self) -> None:
-        if self.engine.step != self._counted_step:
-            self._counted_step = self.engine.step
-            skipped = self.engine.latest.get(wire.Series("skipped"), 0.0)
-            self.skipped += skipped if math.isfinite(skipped) else 0.0
 
     def _note(self, transitions: Sequence[Transition]) -> None:
         for change in transitions:

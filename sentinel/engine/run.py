@@ -39,12 +39,14 @@ MAX_OPEN = 64  # steps that wait for slower ranks
 MAX_OPEN_BYTES = 256 << 20
 BLIND = 5.0  # s between two ticks from which on it was the engine that did not run
 _MAX_FINDINGS = 4096
+_SKIPPED = Series("skipped")
 
 
 class RunEngine:
     """Judges one run.
 
     `ranks`, `world_size`, `step` (the last one judged) and `latest` say how the run stands.
+    `skipped` counts the judged steps that the optimizer skipped, each time they were done.
     `frames`, `gaps`, `refused` (by reason), `rule_errors` (by rule, which is then off) and
     `overrun` say how well it could be seen; the last counts how often too many steps were waiting
     at once, so that slow ranks were waited for no longer.
@@ -53,6 +55,7 @@ class RunEngine:
     def __init__(self, run: str, rules: Sequence[Rule], *, patience: float = 30.0) -> None:
         self.run = run
         self.step = 0
+        self.skipped = 0
         self.frames = 0
         self.gaps = 0
         self.overrun = 0
@@ -312,6 +315,8 @@ class RunEngine:
         if self._announced is None:
             self._announced = self._count_announced()
         self._last = JudgedStep(self._columns, opened.frames, self._announced, self._roster.absent)
+        if self._last.reduced.get(_SKIPPED, 0.0) > 0:
+            self.skipped += 1
         step = place[1]
         if self._judged != BEFORE_ALL and step < self.step:
             self._judging.went_back()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -241,3 +242,15 @@ async def test_those_whom_the_launcher_takes_down_after_a_failure_are_not_called
     (incident,) = stage.store.incidents("run")
     assert [(one["rule"], one["labels"]["rank"]) for one in incident["alerts"]] == expected
     assert incident["cause"]["rank"] == 1
+
+
+async def test_every_skipped_step_counts_though_several_are_judged_at_once(stage: Stage) -> None:
+    for rank in (0, 1):
+        stage.admit(rank, series=(wire.Series("skipped"),))
+    for step, skipped in enumerate((1.0, 0.0, 1.0, 1.0), 1):
+        frame = wire.Frame(step, step, 0.0, struct.pack("<d", skipped))
+        stage.run.hear(0, frame, NOW)
+    assert (stage.run.engine.step, stage.run.engine.skipped) == (0, 0)
+    for second in range(60):  # the other rank says nothing, and is waited for no longer
+        stage.run.tick(NOW + second)
+    assert (stage.run.engine.step, stage.run.engine.skipped) == (4, 3)

@@ -13,7 +13,7 @@ from tests.engine.world import Job, Measured, actions, alerts, default_rules, in
 NAN = math.nan
 NAMES = [
     *("loss", "lr", "grad_norm", "nonfinite_activation", "nonfinite_gradient"),
-    *("nonfinite_update", "skipped", "overflow", "step_seconds"),
+    *("nonfinite_update", "skipped", "overflow", "loss_scale_at_floor", "step_seconds"),
     *("host_memory_used_bytes", "host_memory_limit_bytes"),
     *("device_memory_peak_bytes", "device_memory_limit_bytes"),
     *("device_memory_retries", "host_oom_kills", "out_of_memory"),
@@ -118,6 +118,17 @@ def test_a_loss_scaler_at_work_is_no_alert_until_it_goes_on_and_on() -> None:
     assert actions(job.told) == []
 
 
+def test_an_overflow_with_the_loss_scale_at_its_floor_tells_at_once() -> None:
+    job = _job()
+    job.step(1, {**WELL, "overflow": 1.0, "loss_scale_at_floor": 0.0})
+    job.step(2, {**WELL, "overflow": 0.0, "loss_scale_at_floor": 1.0})
+    assert job.told == []
+    job.step(3, {**WELL, "overflow": 1.0, "loss_scale_at_floor": 1.0})
+    (alert,) = alerts(job.told)
+    assert (alert.rule, alert.step, alert.severity) == ("OverflowAtFloor", 3, "critical")
+    assert actions(job.told) == []
+
+
 def test_a_gradient_that_is_not_finite_warns_where_no_scaler_made_it() -> None:
     for own in ({}, {"overflow": 0.0}):
         job = _job()
@@ -144,6 +155,32 @@ def test_a_loss_spike_warns_at_its_third_step() -> None:
     assert (spike_alert.rule, spike_alert.step, spike_alert.fired_step) == ("LossSpike", 100, 102)
     assert spike_alert.score > 6
     assert actions(job.told) == []
+
+
+def _lose_on_ranks(spiking: set[int], extra: float) -> Job:
+    noise = random.Random(3)
+    job = _job(8)
+    for step in range(1, 110):
+        own: dict[int, Measured] = {}
+        for rank in range(8):
+            spike = extra if step >= 100 and rank in spiking else 0.0
+            own[rank] = {"loss": 2.5 + spike + noise.gauss(0, 0.1)}
+        job.step(step, WELL, own)
+    return job
+
+
+def test_one_bad_rank_cannot_hide_in_the_mean_of_eight() -> None:
+    job = _lose_on_ranks({5}, 1.0)
+    (alert,) = [one for one in alerts(job.told) if one.state == "firing"]
+    assert (alert.rule, alert.labels, alert.step) == ("RankLossSpike", {"rank": "5"}, 100)
+    assert alert.value > 3
+    job = _lose_on_ranks({5}, NAN)
+    (alert,) = [one for one in alerts(job.told) if one.state == "firing"]
+    assert (alert.rule, alert.labels, alert.step) == ("NonFiniteLoss", {"rank": "5"}, 100)
+
+
+def test_a_spike_of_all_ranks_tells_once() -> None:
+    assert _rules(_lose_on_ranks(set(range(8)), 1.2)) == ["LossSpike"]
 
 
 def test_a_gradient_explosion_warns() -> None:

@@ -1,4 +1,4 @@
-"""What one DeepSpeed engine can show: its internals, asked for before they are relied on."""
+"""What is read from a DeepSpeed engine. Whether it can be is for `survey` to find out first."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from sentinel_hooks.adapters.remedy import Group
-from sentinel_hooks.adapters.shards import Shards, is_expert
-from sentinel_hooks.probes.gradient import GradientProbe
-from sentinel_hooks.probes.rate import RateProbe, Reading
-from sentinel_hooks.probes.skip import SkipProbe
+from sentinel_hooks.adapters.shards import is_expert
 
 
 class Optimizer(Protocol):
@@ -53,11 +50,6 @@ class Engine(Protocol):
         """Optimizer steps taken, skipped ones included."""
         ...
 
-    @property
-    def skipped_steps(self) -> int:
-        """How many of them left the weights alone."""
-        ...
-
 
 def ask(engine: object, name: str) -> object:
     """What a method of the engine without arguments returns; None if it has no such method."""
@@ -67,16 +59,16 @@ def ask(engine: object, name: str) -> object:
 
 def is_half(engine: Engine) -> bool:
     """Whether gradients are computed in fp16, with a scale on the loss."""
-    return bool(ask(engine, "fp16_enabled")) or _scaler(engine) is not None
+    return bool(ask(engine, "fp16_enabled")) or grad_scaler(engine) is not None
 
 
 def is_rescaled(engine: Engine) -> bool:
     """Whether an overflow is answered by a smaller loss scale, as normal work."""
     dynamic = bool(ask(engine, "fp16_enabled")) and bool(ask(engine, "dynamic_loss_scale"))
-    return dynamic or _scaler(engine) is not None
+    return dynamic or grad_scaler(engine) is not None
 
 
-def _scaler(engine: Engine) -> object:
+def grad_scaler(engine: Engine) -> object:
     """torch's GradScaler, where the engine trains under torch's autocast in fp16."""
     return getattr(engine.optimizer, "torch_autocast_gradscaler", None) or outer_scaler(engine)
 
@@ -88,7 +80,7 @@ def outer_scaler(engine: Engine) -> object:
 
 def loss_scale(engine: Engine) -> float | Tensor | None:
     """The factor on the loss now; on a device it may be a tensor there."""
-    scaler = _scaler(engine)
+    scaler = grad_scaler(engine)
     if scaler is not None:
         scale = getattr(scaler, "_scale", None)
         return scale if isinstance(scale, Tensor) else None
@@ -100,6 +92,51 @@ def loss_scale(engine: Engine) -> float | Tensor | None:
     return None
 
 
+def loss_scale_floor(engine: Engine) -> float | None:
+    """How small DeepSpeed's dynamic scaler may make the scale; None if it does not say.
+
+    ZeRO has a `DynamicLossScaler`; the fp16 optimizers keep it in a config, in older versions in
+    attributes of their own.
+    """
+    optimizer = engine.optimizer
+    for place, name in (
+        (getattr(optimizer, "loss_scaler", None), "min_scale"),
+        (getattr(optimizer, "loss_scale_config", None), "min_loss_scale"),
+        (optimizer, "min_loss_scale"),
+    ):
+        floor = getattr(place, name, None)
+        if isinstance(floor, float | int):
+            return float(floor)
+    return None
+
+
+def clip_threshold(engine: Engine) -> float | None:
+    """The gradient norm beyond which gradients are clipped, 0 for none; None if nobody says.
+
+    A checkpoint may bring another one with it than the configuration has.
+    """
+    own = getattr(engine.optimizer, "clip_grad", None)
+    threshold = own if isinstance(own, float | int) else ask(engine, "gradient_clipping")
+    return float(threshold) if isinstance(threshold, float | int) else None
+
+
+def rates(engine: Engine) -> list[float | Tensor]:
+    """The learning rate of every group. Raises `KeyError` or `TypeError` where one has none."""
+    found: list[float | Tensor] = []
+    for group in engine.optimizer.param_groups:
+        rate = group["lr"]
+        if not isinstance(rate, float | int | Tensor):
+            raise TypeError(f"a learning rate of type {type(rate).__name__}")
+        found.append(rate)
+    return found
+
+
+def clips_outside(engine: Engine) -> bool:
+    """Whether gradients are clipped before the optimizer's step: at stage 0 in fp32."""
+    on = ("fp16_enabled", "bfloat16_enabled", "zero_optimization")
+    return not any(ask(engine, name) for name in on)
+
+
 def gradient_scale(engine: Engine) -> float | Tensor:
     """What the gradients are multiplied by on entry to the optimizer's step."""
     if outer_scaler(engine) is not None:
@@ -109,14 +146,25 @@ def gradient_scale(engine: Engine) -> float | Tensor:
 
 
 def own_norm(engine: Engine) -> float | Tensor | None:
-    """The engine's global gradient norm of the last step, before clipping, if it has one."""
+    """The engine's global gradient norm of the last step, before clipping, if it has one.
+
+    The unfused fp16 optimizer does not divide its norm by the loss scale: that one has none.
+    """
+    if type(engine.optimizer).__name__ == "FP16_UnfusedOptimizer":
+        return None
     norm = ask(engine, "get_global_grad_norm")
     return norm if isinstance(norm, float | int | Tensor) else None
 
 
+def skipped_steps(engine: Engine) -> int:
+    """Steps so far that left the weights alone; 0 where they are not counted."""
+    count = getattr(engine, "skipped_steps", 0)
+    return count if isinstance(count, int) else 0
+
+
 def was_skipped(engine: Engine, skipped_before: int) -> bool:
     """Whether the step just taken left the weights alone."""
-    return engine.skipped_steps > skipped_before or ask(engine, "was_step_applied") is False
+    return skipped_steps(engine) > skipped_before or ask(engine, "was_step_applied") is False
 
 
 def answers(engine: Engine, parameter: Parameter) -> bool:
@@ -139,37 +187,3 @@ def answers(engine: Engine, parameter: Parameter) -> bool:
 def is_complete(engine: Engine) -> bool:
     """Whether every rank has the complete model: no pipeline, no tensor parallelism."""
     return all(getattr(engine, name, 1) in (1, None) for name in ("num_stages", "mp_world_size"))
-
-
-def rate_probe(engine: Engine) -> RateProbe:
-    """Learning rate and loss scale of this engine."""
-
-    def rate() -> float | Tensor | None:
-        value = engine.optimizer.param_groups[0].get("lr")
-        return value if isinstance(value, float | int | Tensor) else None
-
-    scale: Reading | None = (lambda: loss_scale(engine)) if is_half(engine) else None
-    return RateProbe(rate, scale, "training is not in fp16: the loss is not scaled")
-
-
-def skip_probe(engine: Engine) -> SkipProbe:
-    """Skipped steps of this engine."""
-    if is_rescaled(engine):
-        return SkipProbe({})
-    return SkipProbe({"overflow": "no dynamic fp16 loss scaler is in use"})
-
-
-def gradient_probe(engine: Engine, shards: Shards) -> GradientProbe:
-    """Gradient norms of this engine."""
-    no_norm = ""
-    if not shards.whole and ask(engine, "zero_compute_grad_norm") is False:
-        no_norm = "DeepSpeed does not compute it: zero_optimization.compute_grad_norm is false"
-    elif not shards.whole and isinstance(engine.optimizer, torch.optim.Optimizer):
-        no_norm = "no rank has all gradients, and at stage 0 in fp32 DeepSpeed takes no norm"
-    return GradientProbe(
-        shards.layers.names,
-        shards.announced,
-        whole=shards.whole,
-        no_norm=no_norm,
-        no_shards=shards.absent,
-    )

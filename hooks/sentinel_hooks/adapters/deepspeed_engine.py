@@ -21,10 +21,17 @@ from sentinel_hooks.adapters.instruments import instruments
 from sentinel_hooks.adapters.interception import After, Before, Interception, is_intercepted
 from sentinel_hooks.adapters.remedy import RateScale, carry_out, offered_by
 from sentinel_hooks.adapters.root import RootWatch
-from sentinel_hooks.adapters.shards import of_engine
+from sentinel_hooks.adapters.survey import require, survey
 from sentinel_hooks.adapters.weights import first_bad
+from sentinel_hooks.probes.bypass import BypassProbe
+from sentinel_hooks.probes.clipping import ClippingProbe
+from sentinel_hooks.probes.gradient import GradientProbe
+from sentinel_hooks.probes.loss_scale import LossScaleProbe
+from sentinel_hooks.probes.masking import MaskingProbe
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Outcome, Probe
+from sentinel_hooks.probes.rate import RateProbe
+from sentinel_hooks.probes.skip import SkipProbe
 
 Arguments = tuple[object, ...]
 Options = Mapping[str, object]
@@ -39,10 +46,9 @@ class DeepSpeedAdapter:
     trainer = "deepspeed"
 
     def __init__(self, engine: capability.Engine, trainer: object = None) -> None:
-        if not callable(getattr(getattr(engine, "optimizer", None), "step", None)):
-            raise AttachError("this DeepSpeed engine has no optimizer: there is no training here")
         self._is_pipeline = callable(getattr(engine, "train_batch", None))
         self._boundary = "train_batch" if self._is_pipeline else "step"
+        require(engine, self._boundary)
         if is_intercepted(engine, self._boundary):
             raise AttachError("this engine is attached already: detach it first")
         self._engine = engine
@@ -51,14 +57,10 @@ class DeepSpeedAdapter:
         self.device = torch.device(engine.device)
         own = offered_by(trainer)
         self.offers = own if "scale_lr" in own else ("scale_lr", *own)
-        self._shards = of_engine(
-            self.model,
-            engine.optimizer,
-            self.device,
-            lambda parameter: capability.answers(engine, parameter),
-            complete=capability.is_complete(engine),
-        )
-        self._gradients = capability.gradient_probe(engine, self._shards)
+        found = survey(engine, is_pipeline=self._is_pipeline)
+        self._absent, self._shards, self._has_norm = found.absent, found.shards, found.has_norm
+        self._gradients = self._gradient_probe()
+        self._bypass = BypassProbe(self._absent.get("backward_bypassed", ""))
         self.panel = Panel(self._probes(), self.device)
         self._rate = RateScale(lambda: engine.optimizer.param_groups)
         self._interceptions: list[Interception] = []
@@ -71,9 +73,37 @@ class DeepSpeedAdapter:
         self._measured = self._stepped = False  # gradients seen; optimizer called
         self._checkpoint_began = 0.0
 
+    def _gradient_probe(self) -> GradientProbe:
+        shards, absent = self._shards, self._absent
+        return GradientProbe(
+            shards.layers.names,
+            shards.announced,
+            whole=shards.whole,
+            no_norm=absent.get("grad_norm", ""),
+            no_shards=shards.absent,
+            no_update=absent.get("nonfinite_update", ""),
+        )
+
     def _probes(self) -> list[Probe]:
-        rate, skip = capability.rate_probe(self._engine), capability.skip_probe(self._engine)
-        return instruments(self.model, self.device, rate, skip, self._gradients)
+        engine, absent, device = self._engine, self._absent, self.device
+        readings = [
+            RateProbe(lambda: capability.rates(engine), absent.get("lr", "")),
+            LossScaleProbe(
+                lambda: capability.loss_scale(engine),
+                lambda: capability.loss_scale_floor(engine),
+                absent,
+            ),
+            SkipProbe(absent),
+            self._bypass,
+            self._gradients,
+            MaskingProbe(device, absent.get("grad_norm_masked", "")),
+            ClippingProbe(
+                lambda: capability.clip_threshold(engine),
+                device,
+                absent.get("clip_coefficient", ""),
+            ),
+        ]
+        return instruments(self.model, device, readings)
 
     def step(self) -> int:
         return int(self._engine.global_steps)
@@ -92,6 +122,7 @@ class DeepSpeedAdapter:
             self.panel,
             self._phase,
             announced=lambda: self._announced,
+            backward_ended=self._bypass.noticed,
             failed=on_failure,
         )
         engine = self._engine
@@ -133,7 +164,7 @@ class DeepSpeedAdapter:
 
     def _enter_step(self, args: Arguments, options: Options) -> None:
         engine = self._engine
-        self._entered = (engine.global_steps, engine.skipped_steps)
+        self._entered = (engine.global_steps, capability.skipped_steps(engine))
         self._announced = self._measured = self._stepped = False
         if not self._is_pipeline:
             self._begin_optimizer()
@@ -185,17 +216,30 @@ class DeepSpeedAdapter:
     def _report(self) -> None:
         self.panel.optimizer_ended(self._outcome())
         self.panel.read(self.step())
+        if self._root is not None:
+            self._root.look()
 
     def _outcome(self) -> Outcome:
         engine = self._engine
+        norm = self._own_norm() if self._has_norm else None
+        if "skipped" in self._absent:
+            return Outcome(self.step(), grad_norm=norm)
         skipped = capability.was_skipped(engine, self._entered[1]) or not self._stepped
-        scaler = capability.is_rescaled(engine)
+        scaler = "overflow" not in self._absent
         return Outcome(
             self.step(),
             skipped=skipped and not scaler,
             overflow=skipped if scaler else None,
-            grad_norm=capability.own_norm(engine),
+            grad_norm=norm,
         )
+
+    def _own_norm(self) -> float | Tensor | None:
+        try:
+            return capability.own_norm(self._engine)
+        except Exception as error:  # noqa: BLE001 - DeepSpeed's internals are not as expected
+            self._has_norm = False
+            self.panel.fault(self._gradients, error)
+            return None
 
     def _enter_save(self, args: Arguments, options: Options) -> None:
         self._checkpoint_began = perf_counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import Module
 
@@ -12,14 +14,11 @@ from sentinel_hooks.probes.cost import CostProbe
 from sentinel_hooks.probes.device_blocks import DeviceBlocksProbe
 from sentinel_hooks.probes.device_memory import DeviceMemoryProbe
 from sentinel_hooks.probes.experts import ExpertProbe
-from sentinel_hooks.probes.gradient import GradientProbe
 from sentinel_hooks.probes.hardware import HardwareProbe
 from sentinel_hooks.probes.host_memory import HostMemoryProbe
 from sentinel_hooks.probes.loss import LossProbe
 from sentinel_hooks.probes.out_of_memory import OutOfMemoryProbe
 from sentinel_hooks.probes.probe import Probe
-from sentinel_hooks.probes.rate import RateProbe
-from sentinel_hooks.probes.skip import SkipProbe
 from sentinel_hooks.probes.throughput import ThroughputProbe
 from sentinel_hooks.probes.timing import TimingProbe
 
@@ -27,18 +26,17 @@ from sentinel_hooks.probes.timing import TimingProbe
 def instruments(
     root: Module,
     device: torch.device,
-    rate: RateProbe,
-    skip: SkipProbe,
-    gradients: GradientProbe,
+    own: Sequence[Probe],
 ) -> list[Probe]:
-    """All probes, in the order in which they are read: activations need what gradients found."""
+    """All probes, in the order in which they are read: activations need what gradients found.
+
+    `own` are those that are made otherwise for each kind of trainer.
+    """
     allocator = allocator_of(device)
     device_memory = DeviceMemoryProbe(allocator)
     return [
         LossProbe(),
-        rate,
-        skip,
-        gradients,
+        *own,
         ActivationProbe(root, root_name(root), device),
         ExpertProbe(root),
         TimingProbe(device),

@@ -27,7 +27,11 @@ from sentinel_hooks.adapters.remedy import RateScale, carry_out
 from sentinel_hooks.adapters.root import RootWatch
 from sentinel_hooks.adapters.shards import Shards, replicated
 from sentinel_hooks.adapters.weights import first_bad
+from sentinel_hooks.probes.bypass import BypassProbe
+from sentinel_hooks.probes.clipping import ClippingProbe
 from sentinel_hooks.probes.gradient import GradientProbe
+from sentinel_hooks.probes.loss_scale import LossScaleProbe
+from sentinel_hooks.probes.masking import MaskingProbe
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Gradients, Outcome, Probe
 from sentinel_hooks.probes.rate import RateProbe
@@ -35,6 +39,9 @@ from sentinel_hooks.probes.skip import SkipProbe
 
 _SKIPS = "a plain loop skips in ways that cannot be seen: a GradScaler just does not call step"
 _SCALE = "a plain loop's GradScaler cannot be seen"
+_OWN_BACKWARD = "a plain loop has no backward of its own that could be gone past"
+_OWN_NORM = "a plain loop has no gradient norm of its own that could be masked"
+_OWN_CLIPPING = "a plain loop clips in its own code, and nothing tells whether it does"
 _SHARDED = "parameters sharded by torch (FSDP, DTensor) are not measured yet"
 
 _attached: WeakSet[Optimizer] = WeakSet()
@@ -83,13 +90,21 @@ class PlainAdapter:
             no_norm=shards.absent,
             no_shards=shards.absent,
         )
-        rate = RateProbe(self._lr, None, _SCALE)
-        skip = SkipProbe({"skipped": _SKIPS, "overflow": _SKIPS})
-        return instruments(self.model, self.device, rate, skip, gradients)
+        own: list[Probe] = [
+            RateProbe(self._rates),
+            LossScaleProbe(
+                lambda: None, lambda: None, dict.fromkeys(LossScaleProbe.signals, _SCALE)
+            ),
+            SkipProbe(dict.fromkeys(SkipProbe.signals, _SKIPS)),
+            BypassProbe(_OWN_BACKWARD),
+            gradients,
+            MaskingProbe(self.device, _OWN_NORM),
+            ClippingProbe(lambda: None, self.device, _OWN_CLIPPING),
+        ]
+        return instruments(self.model, self.device, own)
 
-    def _lr(self) -> float | Tensor | None:
-        rate: object = self._optimizer.param_groups[0].get("lr")
-        return rate if isinstance(rate, float | int | Tensor) else None
+    def _rates(self) -> list[float | Tensor]:
+        return [group["lr"] for group in self._optimizer.param_groups]
 
     def step(self) -> int:
         return self._steps
@@ -156,6 +171,8 @@ class PlainAdapter:
     def _report(self) -> None:
         self.panel.optimizer_ended(Outcome(self._steps))
         self.panel.read(self._steps)
+        if self._root is not None:
+            self._root.look()
 
     # What is ordered from outside.
 

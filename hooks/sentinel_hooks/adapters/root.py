@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
+from sentinel_hooks.adapters.compiled import CompiledCall, compiled_call
 from sentinel_hooks.probes.inert import InertInCopies
 from sentinel_hooks.probes.panel import Panel
 
@@ -46,6 +47,33 @@ class RootWatch:
         after = root.register_forward_hook(_AfterRoot(self), always_call=True)
         self._handles: tuple[RemovableHandle, ...] = (before, after)
         self._after = after.id
+        self._root = root
+        self._compiled: CompiledCall | None = None
+        self.look()
+
+    def look(self) -> None:
+        """Notice that the root was compiled (`root.compile()`): its hooks fire no more.
+
+        Asked at each step boundary, so that of a compilation just the first step goes unseen.
+        """
+        if (call := compiled_call(self._root)) is not None and call is not self._compiled:
+            self._compiled = CompiledCall(
+                self._root, call, self._before_call, self._after_call, self._call_failed
+            )
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the root's calls are seen from outside, so that its hooks must keep still."""
+        return self._compiled is not None
+
+    def _before_call(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        self.run(lambda: self.began(self._root, args, kwargs))
+
+    def _after_call(self, output: object) -> None:
+        self.run(lambda: self.ended(output))
+
+    def _call_failed(self, error: BaseException) -> None:
+        self.run(lambda: self.failed(error))
 
     def began(self, root: Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """The root is called."""
@@ -91,6 +119,9 @@ class RootWatch:
         """Remove the hooks from the root."""
         for handle in self._handles:
             handle.remove()
+        if self._compiled is not None:
+            self._compiled.remove()
+            self._compiled = None
         self._training = False
 
 
@@ -102,7 +133,7 @@ class _BeforeRoot(InertInCopies):
 
     def __call__(self, root: Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         # Traced by torch.compile this is nothing at all: the compiled code is as it was.
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and not self._watch.is_compiled:
             self._watch.run(lambda: self._watch.began(root, args, kwargs))
 
 
@@ -113,7 +144,7 @@ class _AfterRoot(InertInCopies):
         self._watch = watch
 
     def __call__(self, root: Module, args: tuple[object, ...], output: object) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self._watch.is_compiled:
             return
         # torch calls it with nothing, from where it handles the error, when the root has raised.
         error = sys.exc_info()[1] if output is None else None

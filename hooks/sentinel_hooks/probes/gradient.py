@@ -22,7 +22,8 @@ class GradientProbe(Probe):
     the rank's shards of it, which the daemon adds over ranks; `announced` are the layers whose
     shards this rank answers for, so that replicas count once. `whole`: this rank sees every
     gradient in full, so that its own total is the global norm. `no_norm` says why there is no
-    global norm when there is none, `no_shards` why the shards cannot be read.
+    global norm when there is none, `no_shards` why the shards cannot be read, `no_update` why it
+    cannot be known whether they were applied.
 
     On the CPU squares are exact to about 1e-6 whatever the size and type of the gradients. On a
     device they are taken in single precision and read when the gradients are gone, so that there
@@ -40,12 +41,15 @@ class GradientProbe(Probe):
         whole: bool,
         no_norm: str = "",
         no_shards: str = "",
+        no_update: str = "",
     ) -> None:
         self._layers = layers
         self._announced = () if no_shards else announced
         self._whole = whole
         self._no_shards = no_shards
         self._absent = {"grad_norm": no_norm} if no_norm else {}
+        if no_update:
+            self._absent["nonfinite_update"] = no_update
         if no_shards:
             self._absent |= dict.fromkeys(("layer_grad_norm", "nonfinite_gradient"), no_shards)
         elif not announced:
@@ -98,8 +102,10 @@ class GradientProbe(Probe):
             squares, bad = seen.by_layer(values)
             applied = bad if final is None else final.by_layer(values[seen.size :])[1]
             norm = values[-1] if isinstance(own, Tensor) else own
-            masked = norm is not None and not 0 <= norm < math.inf
-            sample.bad_gradients = bool(bad) or masked
+            # A finite norm beside these is the last step's, or made of -1 for "not finite".
+            unsound = bool(bad or outcome.skipped)
+            masked = norm is not None and (unsound or not 0 <= norm < math.inf)
+            sample.bad_gradients = unsound or masked
             harmful = (bool(applied) or masked) and not outcome.skipped
             self._put(sample, squares, bad, _unmask(squares) if masked else norm)
             self._put_one(sample, "nonfinite_update", float(harmful))

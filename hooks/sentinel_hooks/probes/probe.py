@@ -37,9 +37,9 @@ class Sample:
 
     On a CUDA device values can be read some time after the step only: a probe hands them over
     with `later`, and the panel gives the sample out once they have arrived. `bad_gradients` says
-    that some gradient of the step was not finite, on this rank or another; `bad_parameters` are
-    those of which this rank holds a part of such a reduced gradient, in the model's order. A
-    `partial` sample is of a step that is still going on, or will never end.
+    whether some gradient of the step was not finite, on this rank or another (None: unknown);
+    `bad_parameters` are those of which this rank holds a part of such a reduced gradient, in the
+    model's order. A `partial` sample is of a step that is still going on, or will never end.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Sample:
     ) -> None:
         self._defers = defers
         self.partial = partial
-        self.bad_gradients = False
+        self.bad_gradients: bool | None = None
         self.bad_parameters: Sequence[str] = ()
         self.step = step
         self.time = time
@@ -176,6 +176,11 @@ class Sender(Protocol):
 
 class Barrier(Protocol):
     """Where a probe whose own hooks run in the trainer's stack takes its faults and its time."""
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """All series announced so far; the place of each is its index in samples."""
+        ...
 
     @property
     def cost(self) -> Stopwatch:

@@ -1,63 +1,68 @@
-"""The learning rate that a step used, and the loss scale of fp16 training."""
+"""The learning rate that a step used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from sentinel.wire import Series
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
-Reading = Callable[[], "float | Tensor | None"]
+Rate = float | Tensor
 
 
 class RateProbe(Probe):
-    """Learning rate of the first parameter group and loss scale, as they stand before the step.
+    """Learning rate of the first parameter group, and whether all groups have none.
 
-    `scale` reads the loss scale; where there is none, say why in `no_scale` instead.
+    `rates` reads the rate of every group as it stands before the step; `absent` says why there
+    is none to be read. A rate of 0 is what warm-up schedules begin with: such a step changes
+    nothing, though nobody skips it.
     """
 
     name = "learning rate"
-    signals = ("lr", "loss_scale")
+    signals = ("lr", "zero_lr")
 
-    def __init__(self, rate: Reading, scale: Reading | None, no_scale: str = "") -> None:
-        self._readings: dict[str, Reading] = {"lr": rate}
-        if scale is not None:
-            self._readings["loss_scale"] = scale
-        self._no_scale = no_scale
+    def __init__(self, rates: Callable[[], Sequence[Rate]], absent: str = "") -> None:
+        self._rates = rates
+        self._absent = absent
         self._first = 0
-        self._last: list[float | Tensor | None] = []
+        self._last: list[Rate] = []
 
     def series(self) -> Sequence[Series]:
-        return [Series(name) for name in self._readings]
+        return () if self._absent else [Series(name) for name in self.signals]
 
     def missing(self) -> Mapping[str, str]:
-        return {} if "loss_scale" in self._readings else {"loss_scale": self._no_scale}
+        return dict.fromkeys(self.signals, self._absent) if self._absent else {}
 
     def start(self, first: int, barrier: Barrier) -> None:
         self._first = first
 
     def optimizer_began(self) -> None:
-        self._last = [_keep(reading()) for reading in self._readings.values()]
+        if not self._absent:
+            self._last = [kept(rate) for rate in self._rates()]
 
     def read(self, sample: Sample) -> None:
-        for index, value in enumerate(self._last, self._first):
-            if isinstance(value, Tensor):
-                sample.later(value, _filler(sample, index))
-            elif value is not None:
-                sample.put(index, value)
-        self._last = []
+        rates, self._last = self._last, []
+        on_device = [rate for rate in rates if isinstance(rate, Tensor)]
+
+        def fill(values: list[float]) -> None:
+            read_back = iter(values)
+            known = [next(read_back) if isinstance(one, Tensor) else one for one in rates]
+            sample.put(self._first, known[0])
+            sample.put(self._first + 1, float(not any(known)))
+
+        if on_device:
+            sample.later(torch.cat(on_device), fill)
+        elif rates:
+            fill([])
 
 
-def _keep(value: float | Tensor | None) -> float | Tensor | None:
-    """A rate may be a tensor that the scheduler changes in place."""
+def kept(value: Rate) -> Rate:
+    """The value as it stands now: on a device a copy, since it may be changed in place."""
     if isinstance(value, Tensor):
         if value.device.type == "cpu":
             return float(value.detach())
-        return value.detach().clone().reshape(1)
-    return None if value is None else float(value)
-
-
-def _filler(sample: Sample, index: int) -> Callable[[list[float]], None]:
-    return lambda values: sample.put(index, values[0])
+        return value.detach().clone().to(torch.float32).reshape(1)
+    return float(value)

@@ -18,7 +18,7 @@ class SkipProbe(Probe):
     signals = ("skipped", "overflow")
 
     def __init__(self, absent: Mapping[str, str]) -> None:
-        self._absent = absent
+        self._absent = {name: absent[name] for name in self.signals if name in absent}
         self._names = [name for name in self.signals if name not in absent]
         self._first = 0
         self._outcome: Outcome | None = None
