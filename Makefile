@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The oldest DeepSpeed that is supported, as pyproject.toml says; constraints.txt names the newest.
+OLDEST_DEEPSPEED := 0.16.0
+OLDEST := $(VENV)/deepspeed-$(OLDEST_DEEPSPEED)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -19,12 +22,13 @@ help:
 demo: $(VENV)/installed-demo
 	$(BIN)/sentinel drill nan
 
-test: $(VENV)/installed-dev tools
+test: $(VENV)/installed-dev $(OLDEST)/installed tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --durations=10
+	PYTHONPATH=$(OLDEST) $(BIN)/pytest tests/hooks/test_zero_stages.py
 
 $(VENV)/installed-demo: EXTRAS := daemon,trainer
 $(VENV)/installed-dev: EXTRAS := dev
@@ -39,6 +43,12 @@ $(VENV)/installed-demo $(VENV)/installed-dev: pyproject.toml constraints.txt
 	  exit 1; }
 	@echo 'Installing into $(VENV): PyTorch and DeepSpeed are large, the first time takes minutes.'
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# Beside the environment, and first on the path of the tests that run with it.
+$(OLDEST)/installed: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --upgrade \
+	  --target $(OLDEST) deepspeed==$(OLDEST_DEEPSPEED)
 	@touch $@
 
 # Some tests want a Prometheus server, promtool and systemd-analyze. Where they cannot be had those

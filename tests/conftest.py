@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 # A shared machine may be slow: no test fails for the time that it took.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+
+def pytest_report_header() -> str:
+    """The versions that decide what training shows."""
+    return ", ".join(f"{name} {_version(name)}" for name in ("torch", "deepspeed"))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sentinel_hooks.adapters.choice import choose
+from sentinel_hooks.adapters.compiled import CompiledCall
 from tests.hooks.scripts.gpt import Gpt, batch
 from tests.hooks.watched import Watched
 
@@ -117,7 +118,28 @@ def test_a_model_compiled_after_gives_the_same_losses_in_one_graph() -> None:
             reasons = {(one.step, one.signal): one.reason for one in watched.lost}
             assert "torch.compile" in reasons[1, "nonfinite_activation"]
             assert all(seen.values["grad_norm"] > 0 for seen in watched.steps)
+            # The calls of the model itself are seen from outside from the next step on.
+            assert [seen.values["loss"] for seen in watched.steps[1:]] == losses[1][1:]
+            assert all(seen.values["tokens_per_second"] > 0 for seen in watched.steps[1:])
+            assert isinstance(vars(model)["_compiled_call_impl"], CompiledCall)
+            twin = copy.deepcopy(model)
+            assert float(twin(ROWS[:, :-1], ROWS[:, 1:]).detach()) > 0
+            watched.adapter.detach()
+            assert not isinstance(vars(model)["_compiled_call_impl"], CompiledCall)
+            assert train(model, optimizer) > 0
     assert losses[0] == losses[1]
+
+
+def test_a_model_compiled_in_place_before_shows_its_loss_from_the_first_step() -> None:
+    torch.manual_seed(1)
+    model = Gpt()
+    model.compile(backend="eager", fullgraph=True)
+    optimizer = torch.optim.AdamW(model.parameters())
+    watched = Watched(choose(model=model, optimizer=optimizer))
+    losses = [train(model, optimizer) for _ in range(2)]
+    assert [seen.values["loss"] for seen in watched.steps] == losses
+    assert all(seen.values["backward_seconds"] > 0 for seen in watched.steps)
+    assert "torch.compile" in watched.adapter.panel.missing["nonfinite_activation"]
 
 
 def test_compiled_blocks_inside_a_watched_model_compile_in_one_graph() -> None:

@@ -1,6 +1,8 @@
 """Real DeepSpeed engines on two ranks: what is seen under every ZeRO stage, and at what price.
 
 All cases run one after the other in a single start of two ranks, which takes most of the time.
+They run with whatever DeepSpeed is found, the newest that is supported or, a second time in
+`make test`, the oldest: what an older one does otherwise is said where it matters.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,40 @@ import pytest
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
-WAYS = ("hook", "hook after", "just before", "patch")  # how a NaN gets into a module's output
 Case = dict[str, Any]
+DEEPSPEED = tuple(int(part) for part in version("deepspeed").split("+")[0].split("."))
+NEWEST = DEEPSPEED >= (0, 19, 8)
+needs_newest = pytest.mark.skipif(not NEWEST, reason="DeepSpeed 0.19.8 is the first known to")
+# How a NaN gets into a module's output.
+WAYS = ("hook", "hook after", "just before", "patch") if NEWEST else ("hook",)
+LACKING: dict[int, dict[str, set[str]]] = {  # stage -> what is taken away -> what goes missing
+    0: {
+        "engine.clip_fp32_gradients": {
+            *("grad_norm", "layer_grad_norm", "nonfinite_gradient", "clip_coefficient")
+        },
+        "engine.get_global_grad_norm": set(),  # at this stage we take our own
+    },
+    2: {
+        "engine.get_global_grad_norm": {"grad_norm", "clip_coefficient"},
+        "engine.skipped_steps": set(),
+        "engine.was_step_applied": set(),
+        "engine.skipped_steps engine.was_step_applied": {"skipped", "nonfinite_update"},
+        "engine.gradient_clipping optimizer.clip_grad": {"clip_coefficient"},
+        "engine.backward": {"backward_bypassed"},
+        "engine.fp16_enabled": set(),
+        "engine.save_checkpoint": set(),
+        "optimizer.averaged_gradients": {"layer_grad_norm", "nonfinite_gradient"},
+        "optimizer.params_in_partition": set(),  # they are found by another way
+        "optimizer.param_groups": {"lr", "zero_lr"},
+        "parameter._hp_mapping": {"layer_grad_norm", "nonfinite_gradient"},
+    },
+    3: {
+        "optimizer.fp16_groups": {"layer_grad_norm", "nonfinite_gradient"},
+        "optimizer.averaged_gradients": set(),  # they are found by another way
+    },
+}
+ODD = "optimizer.averaged_gradients?"
+OVERFLOWS = [False, True, True, True, False]
 
 
 def _cases() -> Iterator[Case]:
@@ -34,13 +69,24 @@ def _cases() -> Iterator[Case]:
             yield {"name": f"nan {stage} {way}", **common, "fault": fault}
         fault = {"module": "blocks.0.attention.qkv", "rank": 0, "step": 2, "how": "hook"}
         fault |= {"value": "inf", "also": 4}
-        yield {"name": f"bf16 {stage}", "stage": stage, "dtype": "bf16", "fault": fault}
-    fault = {"module": "blocks.1", "rank": 0, "step": 2, "how": "hook"}
-    unchecked = {"bf16": {"enabled": True, "check_grad_overflow": False}}
-    yield {"name": "unchecked", "stage": 2, "config": unchecked, "fault": fault}
-    silent = {"zero_optimization": {"stage": 2, "compute_grad_norm": False}}
-    yield {"name": "no norm", "stage": 2, "config": silent}
-    yield {"name": "direct", "stage": 2, "direct": True}
+        if NEWEST or stage:  # at stage 0 older ones raise an AssertionError in training
+            yield {"name": f"bf16 {stage}", "stage": stage, "dtype": "bf16", "fault": fault}
+    if NEWEST:
+        fault = {"module": "blocks.1", "rank": 0, "step": 2, "how": "hook"}
+        unchecked = {"bf16": {"enabled": True, "check_grad_overflow": False}}
+        yield {"name": "unchecked", "stage": 2, "config": unchecked, "fault": fault}
+        silent = {"zero_optimization": {"stage": 2, "compute_grad_norm": False}}
+        yield {"name": "no norm", "stage": 2, "config": silent}
+        fault = {**fault, "step": 3}
+        yield {"name": "no norm, nan", "stage": 2, "config": silent, "fault": fault}
+        yield {"name": "direct", "stage": 2, "direct": True}
+    yield {"name": "past", "stage": 0, "past": True}
+    yield {"name": "overflows", "overflows": OVERFLOWS}
+    for stage, lacking in LACKING.items():
+        names = [*lacking, *(["engine.global_steps", ODD] if stage == 2 else [])]
+        common = {"stage": stage, "clip": 0.5}
+        yield {"name": f"lacking {stage}", **common, "lacking": names}
+        yield {"name": f"not lacking {stage}", **common, "steps": len(names), "watch": False}
     yield {"name": "not direct", "stage": 2}
     yield {"name": "checkpointing", "stage": 3, "checkpointing": True}
     yield {"name": "no checkpointing", "stage": 3}
@@ -187,14 +233,34 @@ def test_a_step_that_zero_skipped_is_told_from_one_that_was_applied(runs: Runs, 
     for rank, values in zip(runs.of(name), runs.at(name, 3), strict=True):
         assert not math.isfinite(values["grad_norm"])
         assert values["nonfinite_gradient"] >= 1
-        assert values["skipped"] == (0 if stage == 0 else 1)
-        assert values["nonfinite_update"] == (1 if stage == 0 else 0)
-        assert rank["bad_weight"] == ("positions" if stage == 0 else "")
-    for values in runs.at(name, 2) + (runs.at(name, 4) if stage else []):
+        own = rank["norms"][2]
+        assert values["grad_norm_masked"] == (own is None or not math.isnan(own))
+        applied = rank["bad_weight"] != ""
+        assert values["skipped"] == rank["skipped_steps"] == (0 if applied else 1)
+        assert values["nonfinite_update"] == (1 if applied else 0)
+        assert "clip_coefficient" in values if applied else "clip_coefficient" not in values
+        if NEWEST:
+            assert applied == (stage == 0)
+            assert values["grad_norm_masked"] == 1
+    for values in runs.at(name, 2) + ([] if applied else runs.at(name, 4)):
         assert math.isfinite(values["grad_norm"])
-        assert values["skipped"] == values["nonfinite_update"] == 0
+        assert values["skipped"] == values["nonfinite_update"] == values["grad_norm_masked"] == 0
 
 
+@pytest.mark.parametrize("stage", STAGES if NEWEST else STAGES[1:])
+def test_in_bf16_too_a_skipped_step_is_told_from_one_that_was_applied(
+    runs: Runs, stage: int
+) -> None:
+    for rank, values in zip(runs.of(f"bf16 {stage}"), runs.at(f"bf16 {stage}", 2), strict=True):
+        applied = rank["bad_weight"] != ""
+        assert not math.isfinite(values["grad_norm"])
+        assert values["skipped"] == (not applied)
+        assert values["nonfinite_update"] == applied
+        if NEWEST:
+            assert not applied
+
+
+@needs_newest
 @pytest.mark.parametrize("stage", STAGES)
 def test_bf16_skips_at_every_stage_and_an_infinity_that_hides_is_found_when_it_comes_again(
     runs: Runs, stage: int
@@ -214,6 +280,7 @@ def test_bf16_skips_at_every_stage_and_an_infinity_that_hides_is_found_when_it_c
     assert total == pytest.approx(runs.at(name, 3)[0]["grad_norm"], rel=1e-5)
 
 
+@needs_newest
 def test_a_bad_gradient_that_bf16_is_told_not_to_check_is_harmful(runs: Runs) -> None:
     for rank, values in zip(runs.of("unchecked"), runs.at("unchecked", 2), strict=True):
         assert rank["skipped_steps"] == 0
@@ -223,13 +290,18 @@ def test_a_bad_gradient_that_bf16_is_told_not_to_check_is_harmful(runs: Runs) ->
         assert values["nonfinite_update"] == 1
 
 
+@needs_newest
 def test_a_norm_that_zero_does_not_compute_is_missing_with_the_reason(runs: Runs) -> None:
     for rank, values in zip(runs.of("no norm"), runs.at("no norm", 1), strict=True):
         assert "compute_grad_norm" in rank["missing"]["grad_norm"]
         assert "grad_norm" not in values
+        assert values["grad_norm_masked"] == 0
     assert len(runs.layers("no norm", 1)) == 16
+    masked = [values["grad_norm_masked"] for values in runs.at("no norm, nan", 3)]
+    assert max(masked) == 1  # nothing was said where it was not finite
 
 
+@needs_newest
 def test_a_direct_backward_shows_the_same_as_the_engines(runs: Runs) -> None:
     timed = ("step_seconds", "backward_seconds", "forward_seconds", "optimizer_seconds")
     for direct, announced in zip(runs.of("direct"), runs.of("not direct"), strict=True):
@@ -238,6 +310,8 @@ def test_a_direct_backward_shows_the_same_as_the_engines(runs: Runs) -> None:
             assert one["values"]["loss"] == other["values"]["loss"]
             assert one["values"]["grad_norm"] == other["values"]["grad_norm"]
             assert all(one["values"][name] > 0 for name in timed if name in other["values"])
+            assert one["values"]["backward_bypassed"] == 1
+            assert other["values"]["backward_bypassed"] == 0
 
 
 def test_activation_checkpointing_under_zero_3_shows_the_same(runs: Runs) -> None:
@@ -271,3 +345,90 @@ def test_a_scaled_learning_rate_survives_the_engines_scheduler(runs: Runs, stage
     assert scaled["rates"] == pytest.approx(expected, rel=1e-9)
     used = [sample["values"]["lr"] for sample in scaled["samples"]]
     assert used[3:] == pytest.approx(scaled["rates"][2:-1], rel=1e-9)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_clip_coefficient_is_what_the_gradients_were_multiplied_by(
+    runs: Runs, stage: int
+) -> None:
+    cases = runs.of(f"watched {stage}")
+    for step in (1, 2, 3, 4):
+        parts = [case["applied"][step - 1] for case in cases]
+        applied = parts[0] if stage == 0 else math.sqrt(sum(part * part for part in parts))
+        for values in runs.at(f"watched {stage}", step):
+            assert values["clip_coefficient"] < 0.9
+            assert values["grad_norm"] * values["clip_coefficient"] == pytest.approx(
+                applied, rel=1e-5
+            )
+    (missing,) = {case["missing"]["clip_coefficient"] for case in runs.of("not direct")}
+    assert missing == "gradient clipping is off"
+
+
+def test_a_backward_past_the_engine_is_told_of_where_deepspeed_sees_nothing_of_it(
+    runs: Runs,
+) -> None:
+    for step in (1, 2, 3, 4):
+        first, second = runs.at("past", step)
+        assert first["backward_bypassed"] == second["backward_bypassed"] == 1
+        # At stage 0 nobody averages these gradients: from here on each rank goes its own way.
+        assert first["grad_norm"] != pytest.approx(second["grad_norm"], rel=1e-3)
+    for values in runs.at("watched 0", 1):
+        assert values["backward_bypassed"] == 0
+
+
+def test_every_rank_tells_of_overflows_and_of_a_loss_scale_that_can_fall_no_further(
+    runs: Runs,
+) -> None:
+    for rank, case in enumerate(runs.of("overflows")):
+        seen = [runs.at("overflows", step)[rank] for step in range(1, 6)]
+        assert [values["overflow"] for values in seen] == OVERFLOWS
+        assert [values["loss_scale"] for values in seen] == [8, 8, 4, 2, 2]
+        assert [values["loss_scale_at_floor"] for values in seen] == [0, 0, 0, 1, 1]
+        assert [values["skipped"] for values in seen] == [0] * 5
+        assert ["grad_norm" in values for values in seen] == [not one for one in OVERFLOWS]
+        assert case["skipped_steps"] == 3
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_a_step_without_any_learning_rate_is_told_of(runs: Runs, stage: int) -> None:
+    for rank in (0, 1):
+        seen = [runs.at(f"schedule {stage}", step)[rank] for step in range(1, 7)]
+        assert seen[0]["zero_lr"] == 1
+        assert [values["zero_lr"] for values in seen] == [values["lr"] == 0 for values in seen]
+        assert seen[-1]["zero_lr"] == 0
+
+
+@pytest.mark.parametrize("stage", LACKING)
+def test_what_deepspeed_does_not_have_is_missing_with_the_reason_and_training_goes_on(
+    runs: Runs, stage: int
+) -> None:
+    for case, alone in zip(
+        runs.of(f"lacking {stage}"), runs.of(f"not lacking {stage}"), strict=True
+    ):
+        assert case["losses"] == alone["losses"]
+        for (names, expected), seen in zip(LACKING[stage].items(), case["seen"], strict=False):
+            measured = {name.partition("|")[0] for name in seen["values"]}
+            lost = {n: why for n, why in seen["missing"].items() if n in expected}
+            assert set(lost) == expected, names
+            assert not measured & expected, names
+            gone = [name.partition(".")[2] for name in names.split()]
+            for reason in lost.values():
+                assert f"DeepSpeed {version('deepspeed')} has no" in reason
+                assert any(name in reason for name in gone)
+            assert {"loss", "step_seconds", "optimizer_seconds"} & measured, names
+            assert seen["boundaries"]
+            assert seen["lost"] == {}
+
+
+def test_an_engine_that_does_not_count_its_steps_is_refused_and_one_that_is_odd_is_watched(
+    runs: Runs,
+) -> None:
+    for case in runs.of("lacking 2"):
+        refused, odd = case["seen"][-2:]
+        assert "engine.global_steps" in refused["refused"]
+        assert {"layer_grad_norm", "nonfinite_gradient"} <= set(odd["lost"])
+        assert "subscriptable" in odd["lost"]["layer_grad_norm"]
+        assert odd["boundaries"]
+        assert {"loss", "skipped"} <= set(odd["values"])
+        # Nobody knows then whether the gradient was finite, so that nothing is said of masking.
+        assert "grad_norm_masked" not in odd["values"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,3 +51,17 @@ def test_ci_runs_what_make_test_runs() -> None:
     ]
     assert commands[0] == "set -euo pipefail"
     assert commands[-1] == "make test"
+
+
+def test_the_oldest_and_the_newest_deepspeed_that_are_promised_are_those_that_are_tested() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    oldest = re.search(r"^OLDEST_DEEPSPEED := (\S+)$", makefile, re.MULTILINE)
+    promised = re.search(r'"deepspeed>=([^"]+)"', (ROOT / "pyproject.toml").read_text())
+    newest = re.search(r"^deepspeed==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert oldest
+    assert promised
+    assert newest
+    assert oldest[1] == promised[1]
+    page = (ROOT / "docs" / "deepspeed.md").read_text()
+    assert oldest[1] in page
+    assert newest[1] in page

@@ -140,8 +140,12 @@ def _is_half(subject: Subject) -> None:
 
 
 def _loss_scale(subject: Subject) -> None:
+    engine = subject.engine
     _is_half(subject)
-    if capability.loss_scale(subject.engine) is None:
+    scaler = capability.grad_scaler(engine)
+    if scaler is not None:
+        _needs(scaler, "GradScaler", "_scale")  # None until it is used for the first time
+    elif capability.loss_scale(engine) is None:
         raise _AbsentError(lacking("optimizer.cur_scale"))
 
 
@@ -175,12 +179,12 @@ def _own_norm(subject: Subject) -> None:
 
 
 def _norm(subject: Subject) -> None:
-    if subject.shards.whole and not subject.shards.absent:
+    shards = subject.shards
+    if shards.whole and not shards.absent:
         return  # we take our own
     if capability.clips_outside(subject.engine):
-        raise _AbsentError(
-            "no rank has all gradients, and at stage 0 in fp32 DeepSpeed has no norm"
-        )
+        none = "at stage 0 in fp32 DeepSpeed has no norm"
+        raise _AbsentError(shards.absent or f"no rank has all gradients, and {none}")
     _own_norm(subject)
 
 
@@ -203,8 +207,8 @@ def _gradients(subject: Subject) -> None:
     if shards.absent:
         raise _AbsentError(shards.absent)
     _where_gradients_are(engine)
-    if capability.is_half(engine) and capability.loss_scale(engine) is None:
-        raise _AbsentError(lacking("optimizer.cur_scale") + ": gradients cannot be unscaled")
+    if capability.is_half(engine) and (why := _ask(_loss_scale, subject)):
+        raise _AbsentError(f"{why}: gradients cannot be unscaled")
     clips = capability.clip_threshold(engine) != 0 and capability.clips_outside(engine)
     if clips and _has(engine, "gradient_clipping") and not _has(engine, "clip_fp32_gradients"):
         raise _AbsentError(

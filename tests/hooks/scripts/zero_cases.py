@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import torch.distributed as dist
 from sentinel.wire import Remedies
 from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.choice import choose
+from tests.hooks.scripts import half
 from tests.hooks.scripts.gpt import Gpt, batch
+from tests.hooks.scripts.internals import watch_lacking
 
 DEFAULTS: dict[str, Any] = {
     "name": "",
@@ -31,6 +34,9 @@ DEFAULTS: dict[str, Any] = {
     "clip": 0.0,
     "watch": True,
     "direct": False,  # loss.backward() instead of engine.backward(loss)
+    "past": False,  # and engine.module(...) instead of engine(...): DeepSpeed sees nothing of it
+    "lacking": [],  # for each step, internals of the engine that are not to be found
+    "overflows": [],  # for each step, whether fp16 overflows: trains without an engine of its own
     "checkpointing": False,
     "fault": None,  # module, rank, step, micro_batch, how; "value" nan or inf
     "broken": "",  # the name of a probe that raises at step 2
@@ -59,6 +65,19 @@ def engine_of(case: dict[str, Any]) -> Any:
         warmup = {"warmup_num_steps": 10, "warmup_max_lr": 1e-3, "warmup_type": "linear"}
         config["scheduler"] = {"type": "WarmupLR", "params": warmup}
     return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+
+
+class Applied:
+    """The norm of the gradients that this rank's base optimizer is given, at each step."""
+
+    def __init__(self, engine: Any) -> None:
+        self.norms: list[float] = []
+        engine.basic_optimizer.register_step_pre_hook(self.look)
+
+    def look(self, optimizer: Any, args: object, options: object) -> None:
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        squares = [float(one.double().square().sum()) for one in grads if one is not None]
+        self.norms.append(sum(squares) ** 0.5)
 
 
 class Fault:
@@ -177,18 +196,11 @@ def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
     if fault and fault.spec.get("after"):
         fault.place()
     counted = collectives.count
+    applied = Applied(engine)
     for step in range(1, case["steps"] + 1):
         for micro_batch in range(case["accumulate"]):
-            rows = batch(1000 * step + 10 * micro_batch + dist.get_rank())
             disarm = fault.around(step, micro_batch) if fault else lambda: None
-            loss = engine(rows[:, :-1], rows[:, 1:])
-            disarm()
-            if case["direct"]:
-                loss.backward()
-            else:
-                engine.backward(loss)
-            result["losses"].append(loss.item().hex())
-            engine.step()
+            result["losses"].append(train(engine, case, step, micro_batch, disarm).hex())
         norm = engine.get_global_grad_norm()
         result["norms"].append(None if norm is None else float(norm))
         if adapter is not None:
@@ -198,6 +210,7 @@ def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
         result["rates"].append(engine.get_lr()[0])
     result["collectives"] = collectives.count - counted
     result["skipped_steps"] = engine.skipped_steps
+    result["applied"] = applied.norms
     result["boundaries"] = boundaries
     if adapter is not None:
         result["bad_weight"] = adapter.first_bad_weight()
@@ -206,6 +219,44 @@ def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
     result["fingerprint"] = fingerprint(engine)
     engine.destroy()
     return result
+
+
+def train(
+    engine: Any,
+    case: dict[str, Any],
+    step: int,
+    micro_batch: int = 0,
+    disarm: Callable[[], None] = lambda: None,
+) -> float:
+    """One micro-batch, and whatever step follows it; the loss."""
+    rows = batch(1000 * step + 10 * micro_batch + dist.get_rank())
+    model = engine.module if case["past"] else engine
+    loss = model(rows[:, :-1], rows[:, 1:])
+    disarm()
+    if case["direct"] or case["past"]:
+        loss.backward()
+    else:
+        engine.backward(loss)
+    engine.step()
+    return float(loss)
+
+
+def run_lacking(case: dict[str, Any]) -> dict[str, Any]:
+    """Attach anew for each step, to an engine that lacks something else."""
+    engine = engine_of(case)
+    losses: list[str] = []
+    seen = []
+    for step, names in enumerate(case["lacking"], 1):
+        once = partial(lambda step: losses.append(train(engine, case, step).hex()), step)
+        seen.append(watch_lacking(engine, names.split(), once, describe))
+    engine.destroy()
+    return {"losses": losses, "seen": seen}
+
+
+def result_of(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
+    if case["overflows"]:
+        return half.run(case["overflows"], describe)
+    return run_lacking(case) if case["lacking"] else run(case, collectives)
 
 
 def checkpointed(model: Any) -> None:
@@ -235,7 +286,7 @@ def main() -> None:
     collectives = Counted()
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # needs no compiler
     deepspeed.init_distributed("gloo")
-    results = {case["name"]: run(case, collectives) for case in cases}
+    results = {case["name"]: result_of(case, collectives) for case in cases}
     out = Path(sys.argv[2]) / f"rank{dist.get_rank()}.json"
     out.write_text(json.dumps(results))
     dist.barrier()
