@@ -28,7 +28,7 @@ test: $(VENV)/installed-dev $(OLDEST)/installed tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --durations=10
-	PYTHONPATH=$(OLDEST) $(BIN)/pytest tests/hooks/test_zero_stages.py
+	PYTHONPATH=$(CURDIR)/$(OLDEST) $(BIN)/pytest tests/hooks/test_zero_stages.py
 
 $(VENV)/installed-demo: EXTRAS := daemon,trainer
 $(VENV)/installed-dev: EXTRAS := dev

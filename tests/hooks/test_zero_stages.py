@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # of a machine that others use, too
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
 Case = dict[str, Any]
@@ -148,7 +148,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=580,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
