@@ -62,8 +62,8 @@ class Group(Struct, frozen=True, array_like=True):
     """Which ranks a quantity is spread over, and which hold the same part of it.
 
     `shards` are the ranks that hold a part each, this one among them; `replicas` those that hold
-    the same part as this one, of which the first reports it. Both as ranges: "0-3,8". `spans` are
-    the places in `Hello.series` that this is said of: (first, count).
+    the same part as this one, of which the first reports it. Both as ranges: "0-3,8", and "0-12/4"
+    for every fourth. `spans` are the places in `Hello.series` that this is said of: (first, count).
     """
 
     shards: Text

@@ -45,6 +45,7 @@ def attach(
     run: str | None = None,
     daemon: str | None = None,
     budget: float = 0.01,
+    exact_updates: bool = False,
 ) -> Watch:
     """Watch a trainer: a DeepSpeed engine, an object with one as `engine`, or a plain loop's
     `model` and `optimizer`.
@@ -53,6 +54,8 @@ def attach(
     run (default: `$SENTINEL_RUN`, then the script's name and the time), `daemon` is the address
     of the daemon (default: `$SENTINEL_DAEMON`, then the usual socket); rank 0's word counts for
     all ranks. If no daemon answers, training goes on as if nothing had been attached.
+    `exact_updates`: measure update sizes on whole tensors instead of samples of 1,024 elements,
+    at the price of a copy of this rank's weights.
 
     `budget` is the share of a step that Sentinel may take on rank 0. Past it, what it need not
     measure at every step is measured more rarely on all ranks, and coverage says so.
@@ -68,7 +71,7 @@ def attach(
     if not 0 < budget <= 1:
         raise AttachError(f"budget={budget!r}: expected a share of the step's time, such as 0.01")
     joined = jobs.join(int(os.environ.get("WORLD_SIZE") or 1))
-    adapter = choose(trainer, model=model, optimizer=optimizer)
+    adapter = choose(trainer, model, optimizer, exact_updates=exact_updates)
     watch = Watch(adapter, joined, name, place, budget)
     watch._start()
     return watch
@@ -326,6 +329,7 @@ class Watch:
             missing=dict(panel.missing),
             lease_limit=self._job.lease_limit,
             every=panel.every,
+            groups=self._adapter.groups(),
             blackbox=str(self._box.path) if self._box else "",
         )
         messages: list[wire.FromRank] = [hello, *panel.rescheduled.values()]

@@ -206,7 +206,10 @@ def test_a_non_finite_gradient_that_was_applied_is_told_from_one_that_was_mended
         values = watched.steps[0].values
         assert values["nonfinite_gradient"] == 1
         assert values["nonfinite_update"] == (0 if mended else 1)
-        assert watched.steps[0].findings == [("nonfinite_gradient", "head", 0)]
+        assert watched.steps[0].findings == [
+            ("nonfinite_local_gradient", "head", 0),
+            ("nonfinite_gradient", "head", 0),
+        ]
         assert watched.adapter.first_bad_weight() == ("" if mended else "head.weight")
 
 

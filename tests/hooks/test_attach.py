@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import sentinel
+from sentinel import wire
 from sentinel.errors import AddressError, AttachError
 from tests.daemon.process import Daemon, environment, eventually
 from tests.daemon.process import sentinel as command
@@ -118,6 +119,23 @@ def test_losses_are_bit_equal_with_and_without_and_detach_leaves_no_trace(daemon
     assert _trace(watched) == before
     wait_for_state(daemon, "eq", "finished")
     assert status(daemon, "eq")["step"] == 30
+
+
+def test_a_rank_introduces_itself_with_the_groups_of_its_parameters(tmp_path: Path) -> None:
+    loop = Loop(steps=10)
+    place = str(tmp_path / "sentinel.sock")  # where no daemon listens
+    with sentinel.attach(
+        model=loop.model, optimizer=loop.optimizer, run="g", daemon=place, exact_updates=True
+    ) as watch:
+        loop.run()
+        hello = watch.greeting()[0]
+    assert isinstance(hello, wire.Hello)
+    (group,) = hello.groups
+    assert (group.shards, group.replicas) == ("0", "0")
+    covered = [hello.series[i] for first, n in group.spans for i in range(first, first + n)]
+    kinds = {one.signal for one in covered}
+    assert {"summed_grad_norm", "tensor_grad_norm", "layer_adam_rms"} < kinds
+    assert hello.every["layer_update_norm"] == 10
 
 
 def _trace(loop: Loop) -> list[object]:

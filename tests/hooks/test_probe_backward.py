@@ -40,7 +40,7 @@ class Loop:
         torch.manual_seed(0)
         self.model = Gpt(width=192, vocabulary=1024)
         self.reduced = Reduced()
-        self.probe = BackwardProbe(self.model, "Gpt", CPU, alone=alone)
+        self.probe = BackwardProbe([*self.model.named_parameters()], "Gpt", CPU, alone=alone)
         self.panel = Panel([self.reduced, self.probe], CPU)
         self.panel.start(0)
         self.steps = 0
@@ -191,7 +191,7 @@ def test_large_gradients_whose_sum_overflows_are_finite(loop: Loop) -> None:
 def test_hooks_do_not_go_along_with_copies_and_leave_no_trace() -> None:
     before = Gpt()
     fresh = {name: one._backward_hooks for name, one in before.named_parameters()}
-    probe = BackwardProbe(before, "Gpt", CPU, alone=False)
+    probe = BackwardProbe([*before.named_parameters()], "Gpt", CPU, alone=False)
     panel = Panel([probe], CPU)
     panel.start(0)
     with warnings.catch_warnings():

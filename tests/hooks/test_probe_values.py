@@ -17,6 +17,7 @@ from sentinel_hooks.probes.gradient import GradientProbe, Measured
 from sentinel_hooks.probes.loss import find_loss
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Gradients, Outcome, Probe, Sample
+from sentinel_hooks.probes.tensors import Tensors
 from sentinel_hooks.probes.throughput import count_tokens
 from tests.hooks.scripts.gpt import Gpt
 
@@ -81,23 +82,21 @@ def test_tokens_are_counted_only_where_there_are_some(
 def test_norms_of_large_shards_are_exact_to_2e_6(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     shard = (torch.randn(3_000_000) * 1e-2).to(dtype)
-    squares, bad = Measured(Gradients([shard, shard.view(1000, 3000).t()], [0, 1])).by_layer([])
+    found = Measured(Gradients([shard, shard.view(1000, 3000).t()], [0, 1])).by_tensor([], 2)
     expected = float(shard.double().square().sum())
-    assert squares == pytest.approx({0: expected, 1: expected}, rel=4e-6)
-    assert not bad
+    assert found == pytest.approx([expected, expected], rel=4e-6)
 
 
 def test_finite_gradients_whose_squares_overflow_are_not_called_infinite() -> None:
     huge = torch.full((10,), 1e30)
-    squares, bad = Measured(Gradients([huge], [0])).by_layer([])
-    assert squares[0] == pytest.approx(1e61, rel=1e-6)
-    assert not bad
+    assert Measured(Gradients([huge], [0])).by_tensor([], 1) == pytest.approx([1e61], rel=1e-6)
 
 
 @given(st.lists(st.sampled_from([1.0, -2.0, math.nan, math.inf, -math.inf]), min_size=1))
-def test_a_layer_is_bad_exactly_if_an_element_is(elements: list[float]) -> None:
-    _, bad = Measured(Gradients([torch.tensor(elements)], [3])).by_layer([])
-    assert bad == ({3} if any(not math.isfinite(one) for one in elements) else set())
+def test_a_tensor_is_bad_exactly_if_an_element_is(elements: list[float]) -> None:
+    found = Measured(Gradients([torch.tensor(elements)], [3])).by_tensor([], 5)
+    assert found[:3] + found[4:] == [0.0] * 4
+    assert math.isfinite(found[3]) == all(math.isfinite(one) for one in elements)
 
 
 class Faraway:
@@ -120,7 +119,8 @@ class Faraway:
 def read_gradients(
     gradients: Gradients, outcome: Outcome, *, whole: bool, readback: Faraway | None = None
 ) -> dict[str, float]:
-    probe = GradientProbe(["a", "b"], [0, 1], whole=whole)
+    tensors = Tensors(("a.weight", "a.bias", "b.weight"), ("a", "b"), (0, 0, 1), (1,) * 3, (0,) * 3)
+    probe = GradientProbe(tensors, [0, 1, 2], whole=whole)
     panel = Panel([probe], CPU, readback=readback)  # type: ignore[arg-type]
     panel.start(0)
     panel.gradients_ready(gradients)
@@ -137,16 +137,19 @@ def read_gradients(
 @pytest.mark.parametrize("scale", [4.0, torch.tensor(4.0)])
 def test_shards_of_a_layer_are_added_and_unscaled(scale: float | Tensor) -> None:
     shards = [torch.tensor([3.0]), torch.tensor([4.0]), torch.tensor([12.0])]
-    values = read_gradients(Gradients(shards, [0, 0, 1], scale), Outcome(1), whole=True)
+    values = read_gradients(Gradients(shards, [0, 1, 2], scale), Outcome(1), whole=True)
+    assert values["tensor_grad_norm|a.weight"] == pytest.approx(9 / 16)
+    assert values["tensor_grad_norm|a.bias"] == pytest.approx(16 / 16)
     assert values["layer_grad_norm|a"] == pytest.approx(25 / 16)
     assert values["layer_grad_norm|b"] == pytest.approx(144 / 16)
     assert values["grad_norm"] == pytest.approx(13 / 4)
+    assert values["summed_grad_norm"] == pytest.approx(169 / 16)
 
 
 def test_a_layer_of_which_this_rank_holds_nothing_contributes_nothing() -> None:
     outcome = Outcome(1, grad_norm=torch.tensor(5.0))
     values = read_gradients(Gradients([torch.tensor([3.0])], [0]), outcome, whole=False)
-    assert values["layer_grad_norm|b"] == 0
+    assert values["layer_grad_norm|b"] == values["tensor_grad_norm|b.weight"] == 0
     assert values["grad_norm"] == 5
 
 
@@ -162,6 +165,18 @@ def test_a_norm_that_has_to_be_waited_for_is_read_with_the_rest() -> None:
     assert math.isnan(values["grad_norm"])
     assert values["nonfinite_update"] == 1
     assert values["layer_grad_norm|a"] == 9
+
+
+def test_bad_tensors_are_told_by_their_full_names() -> None:
+    tensors = Tensors(("a.w", "a.b", "b.w"), ("a", "b"), (0, 0, 1), (1,) * 3, (0,) * 3)
+    panel = Panel([GradientProbe(tensors, [0, 1, 2], whole=True)], CPU)
+    panel.start(0)
+    bad = torch.tensor([math.nan])
+    panel.gradients_ready(Gradients([bad, bad, torch.ones(1)], [0, 1, 2]))
+    panel.optimizer_ended(Outcome(1))
+    panel.read(1)
+    sample = panel.settled()[0]
+    assert sample.bad_parameters == ["a.w", "a.b"]
 
 
 def test_blocks_are_the_elements_of_the_models_lists() -> None:

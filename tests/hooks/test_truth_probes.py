@@ -19,7 +19,9 @@ from sentinel_hooks.probes.loss_scale import LossScaleProbe
 from sentinel_hooks.probes.masking import MaskingProbe
 from sentinel_hooks.probes.probe import Barrier, Gradients, Outcome, Probe, Sample
 from sentinel_hooks.probes.rate import RateProbe
+from sentinel_hooks.probes.tensors import Tensors
 
+HEAD = Tensors(("head.weight",), ("head",), (0,), (1,), (0,))
 CPU = torch.device("cpu")
 NAN, INF = math.nan, math.inf
 
@@ -108,7 +110,7 @@ def test_a_loss_scale_is_at_its_floor_when_it_is_no_larger(
 def test_a_norm_is_masked_when_it_hides_that_the_gradient_was_not_finite(
     gradient: float, outcome: Outcome, masked: float, defers: bool
 ) -> None:
-    gradients = GradientProbe(["head"], [0], whole=False)
+    gradients = GradientProbe(HEAD, [0], whole=False)
     probes = [gradients, MaskingProbe(CPU)]
     series = start(probes)
     gradients.gradients_ready(Gradients([torch.tensor([gradient])], [0]))
@@ -146,7 +148,7 @@ def test_a_norm_that_is_not_a_number_makes_a_coefficient_that_is_none() -> None:
 def test_clipping_goes_by_the_norm_of_this_step_and_a_skipped_step_is_not_clipped(
     defers: bool,
 ) -> None:
-    gradients = GradientProbe(["head"], [0], whole=True)
+    gradients = GradientProbe(HEAD, [0], whole=True)
     probes = [gradients, ClippingProbe(lambda: 1.0, CPU)]
     series = start(probes)
     for size, skipped, expected in ((4.0, False, 0.25), (0.5, False, 1.0), (8.0, True, None)):

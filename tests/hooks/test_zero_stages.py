@@ -62,15 +62,26 @@ def _cases() -> Iterator[Case]:
     for stage in STAGES:
         common = {"stage": stage, "accumulate": 2, "clip": 0.5}
         yield {"name": f"plain {stage}", **common, "watch": False}
-        yield {"name": f"watched {stage}", **common}
+        yield {"name": f"watched {stage}", **common, "often": True, "exact": True}
         for way in WAYS:
             fault = {"module": "blocks.1.mlp", "rank": 1, "step": 3, "micro_batch": 1}
             fault |= {"how": way.removesuffix(" after"), "after": way.endswith("after")}
-            yield {"name": f"nan {stage} {way}", **common, "fault": fault}
+            often = way == "hook"
+            yield {"name": f"nan {stage} {way}", **common, "fault": fault, "often": often}
+        fault = {"module": "blocks.1.mlp.1", "rank": 1, "step": 3, "micro_batch": 1}
+        yield {"name": f"backward {stage}", **common, "fault": {**fault, "how": "backward"}}
         fault = {"module": "blocks.0.attention.qkv", "rank": 0, "step": 2, "how": "hook"}
         fault |= {"value": "inf", "also": 4}
+        bf16 = {"stage": stage, "dtype": "bf16", "often": True, "exact": True}
         if NEWEST or stage:  # at stage 0 older ones raise an AssertionError in training
-            yield {"name": f"bf16 {stage}", "stage": stage, "dtype": "bf16", "fault": fault}
+            yield {"name": f"bf16 {stage}", **bf16, "fault": fault}
+        whole = {**common, "steps": 2, "often": True, "exact": True}
+        yield {"name": f"adapted {stage}", **whole, "model": "adapted"}
+        if stage < 3:  # DeepSpeed's experts are not for ZeRO 3
+            yield {"name": f"experts {stage}", **whole, "model": "experts"}
+    for model in ("plain", "adapted"):
+        one = {"model": model, "reference": True, "steps": 2, "accumulate": 2, "clip": 0.5}
+        yield {"name": f"one process {model}", **one}
     if NEWEST:
         fault = {"module": "blocks.1", "rank": 0, "step": 2, "how": "hook"}
         unchecked = {"bf16": {"enabled": True, "check_grad_overflow": False}}
@@ -94,12 +105,14 @@ def _cases() -> Iterator[Case]:
         ("offloaded 2", 2, {"offload_optimizer": {"device": "cpu"}}),
         ("offloaded 3", 3, {"offload_optimizer": {"device": "cpu"}}),
         ("round robin", 2, {"round_robin_gradients": True}),
+        ("both", 2, {"offload_optimizer": {"device": "cpu"}, "round_robin_gradients": True}),
     ):
         other = {
             "zero_optimization": {"stage": stage, **more},
             "zero_force_ds_cpu_optimizer": False,
         }
-        yield {"name": name, "stage": stage, "accumulate": 2, "clip": 0.5, "config": other}
+        common = {"stage": stage, "accumulate": 2, "clip": 0.5, "often": True, "exact": True}
+        yield {"name": name, **common, "config": other}
     yield {"name": "broken", "stage": 2, "broken": "gradient norms"}
     for stage in (0, 2):
         common = {"stage": stage, "schedule": True, "steps": 6, "accumulate": 2}
@@ -126,15 +139,25 @@ class Runs:
     def findings(self, name: str, step: int) -> list[list[list[object]]]:
         return [case["samples"][step - 1]["findings"] for case in self.of(name)]
 
-    def layers(self, name: str, step: int) -> dict[str, float]:
-        """Norms by layer, put together from the ranks as the daemon does."""
+    def norms(self, name: str, step: int, signal: str) -> dict[str, float]:
+        """Norms by label, put together from the ranks as the daemon does."""
         squares: dict[str, float] = {}
         for values in self.at(name, step):
             for key, value in values.items():
-                signal, _, layer = key.partition("|")
-                if signal == "layer_grad_norm":
-                    squares[layer] = squares.get(layer, 0.0) + value
-        return {layer: math.sqrt(square) for layer, square in squares.items()}
+                found, _, label = key.partition("|")
+                if found == signal:
+                    squares[label] = squares.get(label, 0.0) + value
+        return {label: math.sqrt(square) for label, square in squares.items()}
+
+    def layers(self, name: str, step: int) -> dict[str, float]:
+        """Norms of the gradients by layer."""
+        return self.norms(name, step, "layer_grad_norm")
+
+    def alone(self, model: str, step: int, signal: str) -> dict[str, float]:
+        """The same of one process, which both ranks worked out for themselves."""
+        values = self.at(f"one process {model}", step)[0]
+        keys = [key for key in values if key.startswith(f"{signal}|")]
+        return {key.partition("|")[2]: math.sqrt(values[key]) for key in keys}
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +218,112 @@ def test_layer_norms_agree_with_stage_0_and_with_the_engines_own_norm(
                 assert values["grad_norm"] == pytest.approx(own, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["offloaded 2", "offloaded 3", "round robin"])
-def test_layer_norms_are_the_same_wherever_deepspeed_keeps_the_gradients(
-    runs: Runs, name: str
+@pytest.mark.parametrize("name", ["offloaded 2", "offloaded 3", "round robin", "both"])
+@pytest.mark.parametrize("of", ["grad_norm", "update_norm", "weight_norm", "adam_rms"])
+def test_norms_are_the_same_wherever_deepspeed_keeps_gradients_and_weights(
+    runs: Runs, name: str, of: str
 ) -> None:
-    assert runs.layers(name, 1) == pytest.approx(runs.layers("watched 0", 1), rel=1e-5)
+    for signal in (f"layer_{of}", f"tensor_{of}"):
+        expected = runs.norms("watched 0", 1, signal)
+        assert runs.norms(name, 1, signal) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("model", ["plain", "adapted"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_norms_and_updates_of_every_tensor_are_those_of_one_process(
+    runs: Runs, stage: int, model: str
+) -> None:
+    name = f"watched {stage}" if model == "plain" else f"adapted {stage}"
+    for step, tolerance in ((1, 1e-5), (2, 1e-4)):  # weights drift apart from step to step
+        for signal in ("tensor_grad_norm", "tensor_weight_norm", "tensor_update_norm"):
+            expected = runs.alone(model, step, signal)
+            assert len(expected) == (29 if model == "plain" else 27)
+            assert runs.norms(name, step, signal) == pytest.approx(expected, rel=tolerance)
+        total = math.hypot(*runs.norms(name, step, "tensor_grad_norm").values())
+        summed = runs.norms(name, step, "summed_grad_norm")
+        assert summed[""] == pytest.approx(total, rel=1e-12)
+        assert summed[""] == pytest.approx(runs.at(name, step)[1]["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["watched", "adapted", "bf16"])
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_everything_about_parameters_is_the_same_at_every_stage(
+    runs: Runs, stage: int, kind: str
+) -> None:
+    tolerance = 1e-2 if kind == "bf16" else 1e-5
+    for what in ("tensor", "layer"):
+        for of in ("grad_norm", "update_norm", "weight_norm", "adam_rms"):
+            # In bf16 at stage 0 DeepSpeed (0.19) begins with a step on gradients of zero, so that
+            # Adam really is a step ahead there.
+            ahead = kind == "bf16" and of in ("update_norm", "adam_rms")
+            expected = runs.norms(f"{kind} {int(ahead)}", 1, f"{what}_{of}")
+            found = runs.norms(f"{kind} {stage}", 1, f"{what}_{of}")
+            assert len(found) >= 15
+            assert found == pytest.approx(expected, rel=tolerance), (what, of)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_sampled_updates_are_within_their_stated_error(runs: Runs, stage: int) -> None:
+    name = f"nan {stage} hook"
+    for signal in ("tensor_update_norm", "tensor_weight_norm"):
+        exact = runs.norms(f"watched {stage}", 1, signal)
+        sampled = runs.norms(name, 1, signal)
+        assert sampled == pytest.approx(runs.norms("nan 0 hook", 1, signal), rel=1e-5)
+        for tensor, norm in exact.items():
+            # Kurtosis: 64 where one row in 64 is used, that of a normal distribution elsewhere.
+            kurtosis = 64 if tensor == "positions" else 3
+            error = math.sqrt((kurtosis - 1) / 1024) / 2
+            assert sampled[tensor] == pytest.approx(norm, rel=4 * error)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_that_was_skipped_has_an_update_of_zero_and_no_rms(runs: Runs, stage: int) -> None:
+    for name in [f"bf16 {stage}", *([f"nan {stage} hook"] if stage else [])]:
+        step = 2 if name.startswith("bf16") else 3
+        updates = runs.norms(name, step, "tensor_update_norm")
+        assert list(updates.values()) == [0.0] * 29
+        assert not runs.norms(name, step, "tensor_adam_rms")
+        assert all(norm > 0 for norm in runs.norms(name, step + 1, "layer_update_norm").values())
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_experts_go_by_their_number_among_all_and_each_is_counted_once(
+    runs: Runs, stage: int
+) -> None:
+    name = f"experts {stage}"
+    prefix = "blocks.1.mlp.moe.deepspeed_moe.experts.deepspeed_experts."
+    weights = [f"{prefix}{number}.0.weight" for number in range(4)]
+    found = runs.norms(name, 1, "tensor_weight_norm")
+    plain = runs.norms("watched 0", 1, "tensor_weight_norm")["blocks.1.mlp.0.weight"]
+    for number, weight in enumerate(weights):
+        assert found[weight] == pytest.approx(plain * (1 + 0.1 * number), rel=1e-2)
+    for signal in ("tensor_grad_norm", "tensor_update_norm", "tensor_weight_norm"):
+        expected = runs.norms("experts 0", 1, signal)
+        assert runs.norms(name, 1, signal) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_rank_says_who_else_has_a_tensor(runs: Runs, stage: int) -> None:
+    for rank, case in enumerate(runs.of(f"watched {stage}")):
+        said = {}
+        for shards, replicas, spans in case["groups"]:
+            for first, count in spans:
+                for place in range(first, first + count):
+                    said[tuple(case["series"][place])] = (shards, replicas)
+        about = ("tensor_", "layer_", "summed_")
+        series = [tuple(one) for one in case["series"] if one[0].startswith(about)]
+        assert bool(series) == (stage > 0 or rank == 0)
+        assert said == dict.fromkeys(series, ("0", "0-1") if stage == 0 else ("0-1", str(rank)))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_bad_gradient_is_reported_with_the_name_of_its_parameter(runs: Runs, stage: int) -> None:
+    for case in runs.of(f"nan {stage} hook"):
+        sample = case["samples"][2]
+        found = {one[0]: one[1] for one in sample["findings"] if one[0] != "nonfinite_activation"}
+        layers = [found[name] for name in found]
+        assert "nonfinite_gradient" in found
+        assert [name.rpartition(".")[0] or "Gpt" for name in sample["parameters"]] == layers
 
 
 def test_replicated_gradients_are_announced_by_one_rank_only(runs: Runs) -> None:
@@ -225,6 +349,22 @@ def test_a_nan_is_found_in_its_module_rank_step_and_micro_batch(
     innocent_values, culprit_values = runs.at(name, 3)
     assert math.isnan(culprit_values["loss"])
     assert math.isfinite(innocent_values["loss"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_nan_of_the_backward_pass_is_found_on_its_rank_in_the_first_parameter_behind_it(
+    runs: Runs, stage: int
+) -> None:
+    name = f"backward {stage}"
+    assert runs.findings(name, 2) == [[], []]
+    innocent, culprit = runs.findings(name, 3)
+    assert culprit[0] == ["nonfinite_local_gradient", "blocks.1.mlp.0", 1]
+    assert runs.of(name)[1]["samples"][2]["parameters"][0].startswith("blocks.1.mlp.0.")
+    assert [found[0] for found in innocent] == ["nonfinite_gradient"] * len(innocent)
+    local = [values["nonfinite_local_gradient"] for values in runs.at(name, 3)]
+    assert local[0] == 0
+    assert local[1] > 1
+    assert all(math.isfinite(values["loss"]) for values in runs.at(name, 3))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -306,12 +446,17 @@ def test_a_direct_backward_shows_the_same_as_the_engines(runs: Runs) -> None:
     timed = ("step_seconds", "backward_seconds", "forward_seconds", "optimizer_seconds")
     for direct, announced in zip(runs.of("direct"), runs.of("not direct"), strict=True):
         for one, other in zip(direct["samples"], announced["samples"], strict=True):
-            assert set(one["values"]) == set(other["values"])
+            assert _measured(one["values"]) == _measured(other["values"])
             assert one["values"]["loss"] == other["values"]["loss"]
             assert one["values"]["grad_norm"] == other["values"]["grad_norm"]
             assert all(one["values"][name] > 0 for name in timed if name in other["values"])
             assert one["values"]["backward_bypassed"] == 1
             assert other["values"]["backward_bypassed"] == 0
+
+
+def _measured(values: dict[str, float]) -> set[str]:
+    """What does not depend on the time of day: memory of the host is read now and then."""
+    return {name for name in values if not name.startswith("host_memory")}
 
 
 def test_activation_checkpointing_under_zero_3_shows_the_same(runs: Runs) -> None:
@@ -327,7 +472,8 @@ def test_a_probe_that_raises_is_switched_off_and_training_is_as_without_it(runs:
     for broken, sound in zip(runs.of("broken"), runs.of("not direct"), strict=True):
         assert broken["losses"] == sound["losses"]
         lost = {signal: (step, reason) for step, signal, reason in broken["lost"]}
-        gradient = {"grad_norm", "layer_grad_norm", "nonfinite_gradient", "nonfinite_update"}
+        gradient = {"grad_norm", "summed_grad_norm", "layer_grad_norm", "tensor_grad_norm"}
+        gradient |= {"nonfinite_gradient", "nonfinite_update"}
         assert set(lost) == gradient
         assert all(step == 2 and "broken on purpose" in reason for step, reason in lost.values())
         for sample in broken["samples"][1:]:

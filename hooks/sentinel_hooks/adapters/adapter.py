@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sentinel.wire import Remedies
+from sentinel.wire import Group, Remedies
 from sentinel_hooks.probes.panel import Panel
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ class Adapter(Protocol):
     device: torch.device
     panel: Panel
     offers: tuple[str, ...]  # of "scale_lr", "skip_batches", "save_checkpoint", "load_checkpoint"
+
+    def groups(self) -> tuple[Group, ...]:
+        """Which ranks the parameters that the series are about are spread over."""
+        ...
 
     def step(self) -> int:
         """The last optimizer step done, 0 before the first."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 from sentinel_hooks.adapters.remedy import Group
-from sentinel_hooks.adapters.shards import is_expert
 
 
 class Optimizer(Protocol):
@@ -165,25 +163,3 @@ def skipped_steps(engine: Engine) -> int:
 def was_skipped(engine: Engine, skipped_before: int) -> bool:
     """Whether the step just taken left the weights alone."""
     return skipped_steps(engine) > skipped_before or ask(engine, "was_step_applied") is False
-
-
-def answers(engine: Engine, parameter: Parameter) -> bool:
-    """Whether this rank is the first of those that hold the same copy of this parameter."""
-    if not torch.distributed.is_initialized():
-        return True
-    if is_expert(parameter):
-        groups = sys.modules.get("deepspeed.utils.groups")
-        find = getattr(groups, "_get_expert_data_parallel_group", None)
-        if find is None:
-            return False
-        return torch.distributed.get_rank(find(getattr(parameter, "group_name", ""))) == 0
-    for name in ("seq_data_parallel_group", "data_parallel_group"):
-        group = getattr(engine, name, None)
-        if group is not None:
-            return torch.distributed.get_rank(group) == 0
-    return torch.distributed.get_rank() == 0
-
-
-def is_complete(engine: Engine) -> bool:
-    """Whether every rank has the complete model: no pipeline, no tensor parallelism."""
-    return all(getattr(engine, name, 1) in (1, None) for name in ("num_stages", "mp_world_size"))

@@ -20,16 +20,23 @@ _EXPECTED = (
 )
 
 
-def choose(trainer: object = None, model: object = None, optimizer: object = None) -> Adapter:
+def choose(
+    trainer: object = None,
+    model: object = None,
+    optimizer: object = None,
+    *,
+    exact_updates: bool = False,
+) -> Adapter:
     """The adapter for a trainer, or for a model and its optimizer.
 
+    `exact_updates`: measure updates on whole tensors, not on samples of them.
     Raises `AttachError` when it is given neither or both, something that is no trainer, or
     something that is attached to already.
     """
     if trainer is not None and (model is not None or optimizer is not None):
         raise AttachError("attach takes a trainer, or model= and optimizer=, not both")
     if trainer is not None:
-        return _of_trainer(trainer)
+        return _of_trainer(trainer, exact_updates)
     if model is None and optimizer is None:
         raise AttachError(f"attach was given nothing to watch: {_EXPECTED}")
     if not isinstance(model, Module):
@@ -38,15 +45,15 @@ def choose(trainer: object = None, model: object = None, optimizer: object = Non
         raise AttachError(f"optimizer= is {_what(optimizer)}: expected a torch.optim.Optimizer")
     if _is_engine(model):
         raise AttachError("model= is a DeepSpeed engine: attach(engine) is all it takes")
-    return PlainAdapter(model, optimizer)
+    return PlainAdapter(model, optimizer, exact_updates=exact_updates)
 
 
-def _of_trainer(trainer: object) -> Adapter:
+def _of_trainer(trainer: object, exact: bool) -> Adapter:
     if _is_engine(trainer):
-        return DeepSpeedAdapter(cast(Engine, trainer))
+        return DeepSpeedAdapter(cast(Engine, trainer), exact_updates=exact)
     engine = getattr(trainer, "engine", None)
     if _is_engine(engine):
-        return DeepSpeedAdapter(cast(Engine, engine), trainer)
+        return DeepSpeedAdapter(cast(Engine, engine), trainer, exact_updates=exact)
     if isinstance(trainer, Module):
         raise AttachError(
             f"{_what(trainer)} is a model, no trainer: use attach(model=..., optimizer=...)"

@@ -13,25 +13,31 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from sentinel.errors import AttachError
-from sentinel.wire import Remedies
-from sentinel_hooks.adapters import capability
+from sentinel.wire import Group, Remedies
+from sentinel_hooks.adapters import capability, masters
 from sentinel_hooks.adapters.instruments import instruments
 from sentinel_hooks.adapters.interception import After, Before, Interception, is_intercepted
+from sentinel_hooks.adapters.membership import groups_of
 from sentinel_hooks.adapters.remedy import RateScale, carry_out, offered_by
 from sentinel_hooks.adapters.root import RootWatch
 from sentinel_hooks.adapters.survey import require, survey
 from sentinel_hooks.adapters.weights import first_bad
+from sentinel_hooks.probes.adam import AdamProbe
 from sentinel_hooks.probes.bypass import BypassProbe
 from sentinel_hooks.probes.clipping import ClippingProbe
 from sentinel_hooks.probes.gradient import GradientProbe
+from sentinel_hooks.probes.holdings import Sampler
 from sentinel_hooks.probes.loss_scale import LossScaleProbe
 from sentinel_hooks.probes.masking import MaskingProbe
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Outcome, Probe
 from sentinel_hooks.probes.rate import RateProbe
 from sentinel_hooks.probes.skip import SkipProbe
+from sentinel_hooks.probes.update import UpdateProbe
 
 Arguments = tuple[object, ...]
 Options = Mapping[str, object]
@@ -45,7 +51,9 @@ class DeepSpeedAdapter:
 
     trainer = "deepspeed"
 
-    def __init__(self, engine: capability.Engine, trainer: object = None) -> None:
+    def __init__(
+        self, engine: capability.Engine, trainer: object = None, *, exact_updates: bool = False
+    ) -> None:
         self._is_pipeline = callable(getattr(engine, "train_batch", None))
         self._boundary = "train_batch" if self._is_pipeline else "step"
         require(engine, self._boundary)
@@ -61,9 +69,10 @@ class DeepSpeedAdapter:
         self._absent, self._shards, self._has_norm = found.absent, found.shards, found.has_norm
         self._gradients = self._gradient_probe()
         self._bypass = BypassProbe(self._absent.get("backward_bypassed", ""))
-        self.panel = Panel(self._probes(), self.device)
+        self.panel = Panel(self._probes(exact_updates), self.device)
         self._rate = RateScale(lambda: engine.optimizer.param_groups)
         self._interceptions: list[Interception] = []
+        self._handles: list[RemovableHandle] = []
         self._root: RootWatch | None = None
         self._on_boundary: Callable[[int], None] = lambda _: None
         self._on_phase: Callable[[str], None] = lambda _: None
@@ -76,7 +85,7 @@ class DeepSpeedAdapter:
     def _gradient_probe(self) -> GradientProbe:
         shards, absent = self._shards, self._absent
         return GradientProbe(
-            shards.layers.names,
+            shards.parameters.tensors,
             shards.announced,
             whole=shards.whole,
             no_norm=absent.get("grad_norm", ""),
@@ -84,8 +93,10 @@ class DeepSpeedAdapter:
             no_update=absent.get("nonfinite_update", ""),
         )
 
-    def _probes(self) -> list[Probe]:
+    def _probes(self, exact: bool) -> list[Probe]:
         engine, absent, device = self._engine, self._absent, self.device
+        sampler = Sampler(masters.of_engine(self._shards, engine.optimizer), exact=exact)
+        no_moment = masters.without_moment(masters.base_of(engine.optimizer))
         readings = [
             RateProbe(lambda: capability.rates(engine), absent.get("lr", "")),
             LossScaleProbe(
@@ -102,8 +113,14 @@ class DeepSpeedAdapter:
                 device,
                 absent.get("clip_coefficient", ""),
             ),
+            UpdateProbe(sampler),
+            AdamProbe(sampler, no_moment),
         ]
-        return instruments(self.model, device, readings)
+        return instruments(self.model, device, self._shards.parameters, readings)
+
+    def groups(self) -> tuple[Group, ...]:
+        shards = self._shards
+        return groups_of(self.panel.series, shards.parameters.tensors, shards.members)
 
     def step(self) -> int:
         return int(self._engine.global_steps)
@@ -132,6 +149,13 @@ class DeepSpeedAdapter:
         self._intercept(engine.optimizer, "step", self._enter_optimizer, self._leave_optimizer)
         self._intercept(engine, "clip_fp32_gradients", self._enter_clipping, None)
         self._intercept(engine, "save_checkpoint", self._enter_save, self._leave_save)
+        base = masters.base_of(engine.optimizer)
+        if isinstance(base, Optimizer):
+            began, ended = self.panel.base_step_began, self.panel.base_step_ended
+            self._handles = [
+                base.register_step_pre_hook(lambda one, *_: self._guard(lambda: began(one))),
+                base.register_step_post_hook(lambda one, *_: self._guard(lambda: ended(one))),
+            ]
 
     def _intercept(self, target: object, name: str, before: Before, after: After | None) -> None:
         if callable(getattr(target, name, None)):
@@ -183,6 +207,7 @@ class DeepSpeedAdapter:
             self._begin_optimizer()
         if not self._measured:  # else seen before they were clipped
             self._measure()
+        self.panel.update_began()
 
     def _measure(self) -> None:
         self._measured = True
@@ -198,6 +223,7 @@ class DeepSpeedAdapter:
         self.panel.gradients_ready(gradients)
 
     def _leave_optimizer(self, result: object) -> None:
+        self.panel.update_ended()
         self._rate.relax()  # the scheduler steps next
 
     def _leave_step(self, result: object) -> None:
@@ -261,6 +287,9 @@ class DeepSpeedAdapter:
         for interception in reversed(self._interceptions):
             interception.remove()
         self._interceptions = []
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         if self._root is not None:
             self._root.detach()
             self._root = None

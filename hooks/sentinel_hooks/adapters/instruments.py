@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch.nn import Module
 
-from sentinel_hooks.adapters.layers import root_name
+from sentinel_hooks.adapters.parameters import Parameters, root_name
 from sentinel_hooks.probes.activation import ActivationProbe
 from sentinel_hooks.probes.allocator import allocator_of
+from sentinel_hooks.probes.backward import BackwardProbe
 from sentinel_hooks.probes.cost import CostProbe
 from sentinel_hooks.probes.device_blocks import DeviceBlocksProbe
 from sentinel_hooks.probes.device_memory import DeviceMemoryProbe
@@ -26,9 +27,10 @@ from sentinel_hooks.probes.timing import TimingProbe
 def instruments(
     root: Module,
     device: torch.device,
+    parameters: Parameters,
     own: Sequence[Probe],
 ) -> list[Probe]:
-    """All probes, in the order in which they are read: activations need what gradients found.
+    """All probes, in the order in which they are read: others need what gradients found.
 
     `own` are those that are made otherwise for each kind of trainer.
     """
@@ -37,6 +39,7 @@ def instruments(
     return [
         LossProbe(),
         *own,
+        BackwardProbe(parameters.named(), root_name(root), device, alone=_is_alone()),
         ActivationProbe(root, root_name(root), device),
         ExpertProbe(root),
         TimingProbe(device),
@@ -48,3 +51,7 @@ def instruments(
         HardwareProbe(device),
         CostProbe(),
     ]
+
+
+def _is_alone() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1

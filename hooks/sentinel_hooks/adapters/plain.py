@@ -20,22 +20,28 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sentinel.errors import AttachError
-from sentinel.wire import Remedies
+from sentinel.wire import Group, Remedies
+from sentinel_hooks.adapters import membership
 from sentinel_hooks.adapters.instruments import instruments
-from sentinel_hooks.adapters.layers import layers_of
+from sentinel_hooks.adapters.masters import of_parameters, without_moment
+from sentinel_hooks.adapters.membership import groups_of
+from sentinel_hooks.adapters.parameters import parameters_of
 from sentinel_hooks.adapters.remedy import RateScale, carry_out
 from sentinel_hooks.adapters.root import RootWatch
 from sentinel_hooks.adapters.shards import Shards, replicated
 from sentinel_hooks.adapters.weights import first_bad
+from sentinel_hooks.probes.adam import AdamProbe
 from sentinel_hooks.probes.bypass import BypassProbe
 from sentinel_hooks.probes.clipping import ClippingProbe
 from sentinel_hooks.probes.gradient import GradientProbe
+from sentinel_hooks.probes.holdings import Sampler
 from sentinel_hooks.probes.loss_scale import LossScaleProbe
 from sentinel_hooks.probes.masking import MaskingProbe
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Gradients, Outcome, Probe
 from sentinel_hooks.probes.rate import RateProbe
 from sentinel_hooks.probes.skip import SkipProbe
+from sentinel_hooks.probes.update import UpdateProbe
 
 _SKIPS = "a plain loop skips in ways that cannot be seen: a GradScaler just does not call step"
 _SCALE = "a plain loop's GradScaler cannot be seen"
@@ -55,7 +61,7 @@ class PlainAdapter:
 
     trainer = "plain"
 
-    def __init__(self, model: Module, optimizer: Optimizer) -> None:
+    def __init__(self, model: Module, optimizer: Optimizer, *, exact_updates: bool = False) -> None:
         if optimizer in _attached:
             raise AttachError("this optimizer is attached already: detach it first")
         self._optimizer = optimizer
@@ -63,7 +69,7 @@ class PlainAdapter:
         self.device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.offers: tuple[str, ...] = ("scale_lr",)
         self._shards = self._find_shards()
-        self.panel = Panel(self._probes(), self.device)
+        self.panel = Panel(self._probes(exact_updates), self.device)
         self._rate = RateScale(lambda: optimizer.param_groups)
         self._handles: list[RemovableHandle] = []
         self._root: RootWatch | None = None
@@ -73,23 +79,24 @@ class PlainAdapter:
         self._measured = False  # gradients seen at the end of a backward pass
 
     def _find_shards(self) -> Shards:
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         sharded = any(
             hasattr(parameter, "to_local") or type(parameter).__name__ == "FlatParameter"
             for parameter in self.model.parameters()
         )
         absent = _SHARDED if sharded else ""
-        return replicated(layers_of(self.model), lambda _: rank == 0, absent=absent)
+        held = membership.replicated()
+        return replicated(parameters_of(self.model), lambda _: held, absent=absent)
 
-    def _probes(self) -> list[Probe]:
+    def _probes(self, exact: bool) -> list[Probe]:
         shards = self._shards
         gradients = GradientProbe(
-            shards.layers.names,
+            shards.parameters.tensors,
             shards.announced,
             whole=True,
             no_norm=shards.absent,
             no_shards=shards.absent,
         )
+        sampler = Sampler(of_parameters(shards, shards.absent), exact=exact)
         own: list[Probe] = [
             RateProbe(self._rates),
             LossScaleProbe(
@@ -100,8 +107,14 @@ class PlainAdapter:
             gradients,
             MaskingProbe(self.device, _OWN_NORM),
             ClippingProbe(lambda: None, self.device, _OWN_CLIPPING),
+            UpdateProbe(sampler),
+            AdamProbe(sampler, without_moment(self._optimizer)),
         ]
-        return instruments(self.model, self.device, own)
+        return instruments(self.model, self.device, shards.parameters, own)
+
+    def groups(self) -> tuple[Group, ...]:
+        shards = self._shards
+        return groups_of(self.panel.series, shards.parameters.tensors, shards.members)
 
     def _rates(self) -> list[float | Tensor]:
         return [group["lr"] for group in self._optimizer.param_groups]
@@ -159,8 +172,12 @@ class PlainAdapter:
         self.panel.optimizer_began()
         ready, final = self.panel.gradients_ready, self.panel.gradients_final
         self._measure(final if self._measured else ready)
+        self.panel.update_began()
+        self.panel.base_step_began(self._optimizer)
 
     def _leave_step(self) -> None:
+        self.panel.base_step_ended(self._optimizer)
+        self.panel.update_ended()
         self._measured = False
         self._steps += 1
         self._guard(self._report)  # whatever becomes of it, the boundary must be told of

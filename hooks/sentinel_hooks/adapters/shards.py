@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from sentinel_hooks.adapters.layers import Layers, layers_of
+from sentinel_hooks.adapters.membership import (
+    Members,
+    Membership,
+    fragmented,
+    partitioned,
+    replicas_of,
+)
+from sentinel_hooks.adapters.parameters import Parameters, is_expert, parameters_of
+from sentinel_hooks.adapters.slices import ZERO_MASTERS, ZERO_WORKING, slices
 from sentinel_hooks.probes.probe import Gradients
 
 _IN_FLIGHT = "offloaded gradients may still be on their way to the host"
@@ -25,11 +33,12 @@ Read = Callable[[], "tuple[list[Tensor], list[int]]"]
 class Shards:
     """How to read the shards of this rank, or why not.
 
-    `announced` are the layers that this rank answers for; `whole`: it holds every gradient of
-    the model, so that it knows their norm.
+    `members[i]` are the ranks that have parameter `i`; `announced` those parameters that this
+    rank answers for; `whole`: it holds every gradient of the model, so that it knows their norm.
     """
 
-    layers: Layers
+    parameters: Parameters
+    members: tuple[Membership, ...]
     announced: tuple[int, ...]
     whole: bool
     read: Read
@@ -37,57 +46,42 @@ class Shards:
 
     def gradients(self, scale: float | Tensor) -> Gradients:
         """The shards as they are now."""
-        tensors, layers = self.read()
-        return Gradients(tensors, layers, scale)
+        tensors, owners = self.read()
+        return Gradients(tensors, owners, scale)
 
 
 def replicated(
-    layers: Layers,
-    answers: Callable[[Parameter], bool],
-    *,
-    whole: bool = True,
-    absent: str = "",
+    parameters: Parameters, members: Members, *, whole: bool = True, absent: str = ""
 ) -> Shards:
-    """Gradients are in `p.grad`, the same on several ranks: one of them `answers` for each."""
-    announced = {layer for parameter, layer in layers.owners if answers(parameter)}
+    """Gradients are in `p.grad`, the same on several ranks: the first answers for each."""
+    held = tuple(map(members, parameters.every))
+    announced = tuple(place for place, one in enumerate(held) if one.reports)
 
     def read() -> tuple[list[Tensor], list[int]]:
-        there = [(p.grad, layer) for p, layer in layers.owners if p.grad is not None]
-        return [_dense(grad) for grad, _ in there], [layer for _, layer in there]
+        there = [(p.grad, i) for i, p in enumerate(parameters.every) if p.grad is not None]
+        return [_dense(grad) for grad, _ in there], [place for _, place in there]
 
-    return Shards(layers, tuple(sorted(announced)), whole, read, absent)
+    return Shards(parameters, held, announced, whole, read, absent)
 
 
 def _dense(gradient: Tensor) -> Tensor:
     return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
-def of_engine(
-    root: Module,
-    optimizer: object,
-    device: torch.device,
-    answers: Callable[[Parameter], bool],
-    *,
-    complete: bool,
-) -> Shards:
-    """The shards of a DeepSpeed engine.
-
-    `answers` says whether this rank reports a parameter that several hold, `complete` whether
-    every rank has the complete model.
-    """
-    layers = layers_of(root, _counter(optimizer))
-    parameters = [parameter for parameter, _ in layers.owners]
-    if any(hasattr(parameter, "ds_id") for parameter in parameters):
-        return _partitions(layers, optimizer, device)
-    if any(hasattr(parameter, "_hp_mapping") for parameter in parameters):
-        return _fragments(layers, optimizer, device)
-    whole = complete and not any(map(is_expert, parameters))
-    return replicated(layers, answers, whole=whole)
+def of_engine(engine: object, root: Module, optimizer: object, device: torch.device) -> Shards:
+    """The shards of a DeepSpeed engine, its optimizer and its model."""
+    parameters = parameters_of(root, _counter(optimizer))
+    if any(hasattr(parameter, "ds_id") for parameter in parameters.every):
+        return _partitions(parameters, optimizer, device)
+    if any(hasattr(parameter, "_hp_mapping") for parameter in parameters.every):
+        return _fragments(parameters, optimizer, device)
+    whole = _is_complete(engine) and not any(map(is_expert, parameters.every))
+    return replicated(parameters, lambda one: replicas_of(engine, one), whole=whole)
 
 
-def is_expert(parameter: Parameter) -> bool:
-    """Whether this belongs to an expert of DeepSpeed's, which not every rank has."""
-    return getattr(parameter, "allreduce", True) is False
+def _is_complete(engine: object) -> bool:
+    """Whether every rank has the complete model: no pipeline, no tensor parallelism."""
+    return all(getattr(engine, name, 1) in (1, None) for name in ("num_stages", "mp_world_size"))
 
 
 def _counter(optimizer: object) -> Callable[[Parameter], bool]:
@@ -103,29 +97,58 @@ def _counter(optimizer: object) -> Callable[[Parameter], bool]:
     return counts
 
 
-def _fragments(layers: Layers, optimizer: object, device: torch.device) -> Shards:
+def _fragments(parameters: Parameters, optimizer: object, device: torch.device) -> Shards:
     """ZeRO 1 and 2, and the bf16 optimizer: a slice of the flattened parameters."""
+    members = tuple(map(fragmented, parameters.every))
     offloaded = bool(getattr(optimizer, "cpu_offload", False))
     held = getattr(optimizer, "params_in_partition", None)
     if held is not None and not offloaded:
-        return _averaged(layers, optimizer, held)
-    absent = _IN_FLIGHT if offloaded and device.type != "cpu" else ""
+        return _averaged(parameters, members, optimizer, held)
+    if offloaded:
+        return _offloaded(parameters, members, optimizer, device)
     mine = [
-        (parameter, layer)
-        for parameter, layer in layers.owners
+        (place, parameter)
+        for place, parameter in enumerate(parameters.every)
         if getattr(parameter, "_hp_mapping", None) is not None
     ]
+    announced = tuple(place for place, _ in mine)
 
     def read() -> tuple[list[Tensor], list[int]]:
-        return [_fragment(parameter) for parameter, _ in mine], [layer for _, layer in mine]
+        return [_fragment(parameter) for _, parameter in mine], list(announced)
 
-    return Shards(layers, tuple(sorted({layer for _, layer in mine})), False, read, absent)
+    return Shards(parameters, members, announced, False, read)
 
 
-def _averaged(layers: Layers, optimizer: object, held: Sequence[Sequence[Parameter]]) -> Shards:
+def _offloaded(
+    parameters: Parameters,
+    members: tuple[Membership, ...],
+    optimizer: object,
+    device: torch.device,
+) -> Shards:
+    """ZeRO 1 and 2 with the optimizer on the host: gradients beside the masters there."""
+    absent = _IN_FLIGHT if device.type != "cpu" else ""
+    pieces = slices(parameters, optimizer, ZERO_WORKING)
+    announced = tuple(sorted({piece.tensor for piece in pieces}))
+
+    def read() -> tuple[list[Tensor], list[int]]:
+        masters: Sequence[Tensor] = getattr(optimizer, ZERO_MASTERS)
+        flat = [None if master.grad is None else master.grad.view(-1) for master in masters]
+        there = [(flat[piece.storage], piece) for piece in pieces]
+        shards = [grad.narrow(0, one.offset, one.count) for grad, one in there if grad is not None]
+        return shards, [one.tensor for grad, one in there if grad is not None]
+
+    return Shards(parameters, members, announced, False, read, absent)
+
+
+def _averaged(
+    parameters: Parameters,
+    members: tuple[Membership, ...],
+    optimizer: object,
+    held: Sequence[Sequence[Parameter]],
+) -> Shards:
     """The lists that DeepSpeed takes its own norm of: `held` are the parameters, in groups."""
-    owner = {id(parameter): layer for parameter, layer in layers.owners}
-    mine = {owner[id(one)] for group in held for one in group if id(one) in owner}
+    index = parameters.index()
+    mine = {index[id(one)] for group in held for one in group if id(one) in index}
 
     def read() -> tuple[list[Tensor], list[int]]:
         averaged: Mapping[int, Sequence[Tensor]] = getattr(optimizer, "averaged_gradients", {})
@@ -134,12 +157,12 @@ def _averaged(layers: Layers, optimizer: object, held: Sequence[Sequence[Paramet
         for place, group in enumerate(held):
             real = (one for one in averaged[place] if not getattr(one, "_zero_padding", False))
             for gradient, parameter in zip(real, group, strict=False):  # padding may follow
-                if id(parameter) in owner:
+                if id(parameter) in index:
                     shards.append(gradient)
-                    owners.append(owner[id(parameter)])
+                    owners.append(index[id(parameter)])
         return shards, owners
 
-    return Shards(layers, tuple(sorted(mine)), False, read)
+    return Shards(parameters, members, tuple(sorted(mine)), False, read)
 
 
 def _fragment(parameter: Parameter) -> Tensor:
@@ -152,37 +175,38 @@ def _fragment(parameter: Parameter) -> Tensor:
     return gradient
 
 
-def _partitions(layers: Layers, optimizer: object, device: torch.device) -> Shards:
+def _partitions(parameters: Parameters, optimizer: object, device: torch.device) -> Shards:
     """ZeRO 3: a partition of every parameter."""
     offloaded = bool(getattr(optimizer, "offload_optimizer", False))
     absent = _IN_FLIGHT if offloaded and device.type != "cpu" else ""
-    owner = {id(parameter): layer for parameter, layer in layers.owners}
-    every = tuple(range(len(layers.names)))
+    index = parameters.index()
+    members = tuple(map(partitioned, parameters.every))
+    announced = tuple(place for place, one in enumerate(members) if one.reports)
 
     def read() -> tuple[list[Tensor], list[int]]:
         averaged = getattr(optimizer, "averaged_gradients", None)
         groups: Sequence[Sequence[Parameter]] = getattr(optimizer, "fp16_groups", ())
         if not averaged:
-            return _local(layers)
+            return _local(parameters)
         pairs = [
-            (gradient, owner[id(parameter)])
+            (gradient, index[id(parameter)])
             for place, group in enumerate(groups)
             for gradient, parameter in zip(averaged[place], group, strict=True)
-            if id(parameter) in owner
+            if id(parameter) in index
         ]
-        return [gradient for gradient, _ in pairs], [layer for _, layer in pairs]
+        return [gradient for gradient, _ in pairs], [place for _, place in pairs]
 
-    return Shards(layers, every, False, read, absent)
+    return Shards(parameters, members, announced, False, read, absent)
 
 
-def _local(layers: Layers) -> tuple[list[Tensor], list[int]]:
+def _local(parameters: Parameters) -> tuple[list[Tensor], list[int]]:
     """The partitions through DeepSpeed's public call, which copies: for offloaded gradients."""
     shards: list[Tensor] = []
     owners: list[int] = []
-    for parameter, layer in layers.owners:
+    for place, parameter in enumerate(parameters.every):
         optimizer = getattr(parameter, "_z3_optimizer")  # noqa: B009 - DeepSpeed's
         shard = optimizer.get_local_fp32_grad_for_param(parameter)
         if shard is not None:
             shards.append(shard)
-            owners.append(layer)
+            owners.append(place)
     return shards, owners

@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn import Parameter
 
 from sentinel.errors import AttachError
 from sentinel_hooks.adapters import capability
 from sentinel_hooks.adapters.capability import Engine
-from sentinel_hooks.adapters.layers import layers_of
+from sentinel_hooks.adapters.membership import replicas_of
+from sentinel_hooks.adapters.parameters import parameters_of
 from sentinel_hooks.adapters.shards import Shards, of_engine, replicated
 
-_GRADIENTS = ("layer_grad_norm", "nonfinite_gradient")
+_GRADIENTS = ("tensor_grad_norm", "layer_grad_norm", "summed_grad_norm", "nonfinite_gradient")
 _NOT_HALF = "training is not in fp16: the loss is not scaled"
 
 
@@ -76,14 +76,12 @@ def _ask(question: Callable[[Subject], None], subject: Subject) -> str:
 
 
 def _find_shards(engine: Engine) -> Shards:
-    def answers(parameter: Parameter) -> bool:
-        return capability.answers(engine, parameter)
-
-    device, complete = torch.device(engine.device), capability.is_complete(engine)
     try:
-        return of_engine(engine.module, engine.optimizer, device, answers, complete=complete)
+        return of_engine(engine, engine.module, engine.optimizer, torch.device(engine.device))
     except Exception as error:  # noqa: BLE001 - internals that are not what we know
-        return replicated(layers_of(engine.module), answers, whole=False, absent=_unlike(error))
+        parameters = parameters_of(engine.module)
+        members = lambda one: replicas_of(engine, one)  # noqa: E731
+        return replicated(parameters, members, whole=False, absent=_unlike(error))
 
 
 def require(engine: object, boundary: str) -> None:

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Parameter
 from torch.utils.hooks import RemovableHandle
 
 from sentinel.wire import Finding, Series
@@ -35,10 +35,17 @@ class BackwardProbe(Probe):
     name = "local gradients"
     signals = ("nonfinite_local_gradient",)
 
-    def __init__(self, root: Module, root_name: str, device: torch.device, *, alone: bool) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[tuple[str, Parameter]],
+        root_name: str,
+        device: torch.device,
+        *,
+        alone: bool,
+    ) -> None:
         self._root_name = root_name
         self._nothing = torch.empty(0, device=device)
-        self._parameters = [(n, p) for n, p in root.named_parameters() if p.requires_grad]
+        self._parameters = parameters
         self._alone = alone
         self._first = 0
         self._barrier: Barrier | None = None

@@ -15,6 +15,7 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sentinel import clock
 from sentinel.wire import MAX_SERIES, Coverage, Finding, Series
@@ -36,6 +37,10 @@ _EVENTS = (
     "gradients_ready",
     "gradients_final",
     "optimizer_began",
+    "update_began",
+    "base_step_began",
+    "base_step_ended",
+    "update_ended",
     "optimizer_ended",
     "interlude",
     "resumed",
@@ -227,6 +232,18 @@ class Panel:
 
     def optimizer_began(self) -> None:
         self._tell("optimizer_began")
+
+    def update_began(self) -> None:
+        self._tell("update_began")
+
+    def base_step_began(self, optimizer: Optimizer) -> None:
+        self._tell("base_step_began", optimizer)
+
+    def base_step_ended(self, optimizer: Optimizer) -> None:
+        self._tell("base_step_ended", optimizer)
+
+    def update_ended(self) -> None:
+        self._tell("update_ended")
 
     def optimizer_ended(self, outcome: Outcome) -> None:
         self._tell("optimizer_ended", outcome)

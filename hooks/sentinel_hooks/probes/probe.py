@@ -5,7 +5,8 @@ asked to put the step's values into a `Sample`. Events come in this order, the f
 for every micro-batch:
 
     forward_began, forward_ended, loss_known, backward_began, backward_ended,
-    optimizer_began, gradients_ready, gradients_final, optimizer_ended, read, resumed
+    optimizer_began, gradients_ready, gradients_final, update_began, base_step_began,
+    base_step_ended, update_ended, optimizer_ended, read, resumed
 
 (a trainer that cannot know which pass is the last tells `gradients_ready` after each of them,
 and the last one counts). A trainer that does not show all of them leaves some out, and what a
@@ -26,6 +27,7 @@ from sentinel_hooks.probes.fence import Stopwatch
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.optim import Optimizer
 
 Fill = Callable[[list[float]], None]
 
@@ -73,6 +75,13 @@ class Sample:
         """This series' value; NaN and Inf are values like others. The last call counts."""
         self.values[index] = value
         self.missing[index >> 3] &= ~(1 << (index & 7)) & 0xFF
+
+    def put_run(self, first: int, values: Sequence[float]) -> None:
+        """The values of the series `first`, `first + 1`, ..."""
+        count = len(values)
+        self.values[first : first + count] = array("d", values)
+        bits = int.from_bytes(self.missing, "little") & ~(((1 << count) - 1) << first)
+        self.missing[:] = bits.to_bytes(len(self.missing), "little")
 
     def put_missing(self, index: int) -> None:
         """Take back what was put: this series was not measured at this step."""
@@ -135,12 +144,13 @@ _BIG_ENDIAN = array("H", [1]).tobytes() != b"\x01\x00"
 class Gradients:
     """What this rank holds of the gradients, reduced over ranks and not yet clipped.
 
-    `shards[i]` belongs to layer `layers[i]` (an index into the names that the gradient probe was
-    made with) and is still multiplied by `scale`: a number, or a 0-d tensor on the device.
+    `shards[i]` belongs to parameter tensor `owners[i]` (an index into the `Tensors` that the
+    gradient probe was made with) and is still multiplied by `scale`: a number, or a 0-d tensor on
+    the device.
     """
 
     shards: Sequence[Tensor]
-    layers: Sequence[int]
+    owners: Sequence[int]
     scale: float | Tensor = 1.0
 
 
@@ -274,6 +284,22 @@ class Probe:
 
     def optimizer_began(self) -> None:
         """The trainer was asked for a step; at the end of accumulation it will take one."""
+
+    def update_began(self) -> None:
+        """The weights are as they were before the optimizer step, and about to change."""
+
+    def base_step_began(self, optimizer: Optimizer) -> None:
+        """The base optimizer is about to apply the `grad` of the tensors in its groups.
+
+        They are final: reduced, unscaled (but for `optimizer.grad_scale`) and clipped. Told once
+        for every part of the weights that is stepped by itself, and not when a step is skipped.
+        """
+
+    def base_step_ended(self, optimizer: Optimizer) -> None:
+        """The base optimizer has applied them; they are still there."""
+
+    def update_ended(self) -> None:
+        """The weights are as the optimizer step has left them."""
 
     def optimizer_ended(self, outcome: Outcome) -> None:
         """The optimizer step is over; the boundary follows."""

@@ -62,6 +62,33 @@ class Gpt(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
+class Lora(nn.Module):
+    """A frozen linear layer with an adapter of low rank beside it."""
+
+    def __init__(self, frozen: nn.Module, rank: int = 2) -> None:
+        super().__init__()
+        assert isinstance(frozen, nn.Linear)
+        self.frozen = frozen.requires_grad_(False)
+        self.down = nn.Linear(frozen.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, frozen.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.frozen(x) + self.up(self.down(x))
+        return result
+
+
+def adapted(model: Gpt) -> list[dict[str, object]]:
+    """Tie the embeddings, freeze some weights, and adapt one layer; the groups to be trained."""
+    model.head.weight = model.tokens.weight
+    model.positions.requires_grad_(False)
+    attention = model.get_submodule("blocks.0.attention")
+    attention.qkv = Lora(attention.get_submodule("qkv"))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() > 1]
+    others = [p for p in trained if p.dim() == 1]
+    return [{"params": matrices}, {"params": others, "weight_decay": 0.0, "eps": 1e-6}]
+
+
 def batch(seed: int, *, size: int = 2, length: int = 16, vocabulary: int = 64) -> Tensor:
     """`size` rows of `length + 1` tokens that have something to learn: each follows the last."""
     generator = torch.Generator().manual_seed(seed)

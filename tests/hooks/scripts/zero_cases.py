@@ -22,7 +22,7 @@ from sentinel.wire import Remedies
 from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.choice import choose
 from tests.hooks.scripts import half
-from tests.hooks.scripts.gpt import Gpt, batch
+from tests.hooks.scripts.gpt import Gpt, adapted, batch
 from tests.hooks.scripts.internals import watch_lacking
 
 DEFAULTS: dict[str, Any] = {
@@ -43,12 +43,15 @@ DEFAULTS: dict[str, Any] = {
     "remedy": None,  # after this step, scale the learning rate by a half
     "schedule": False,  # a scheduler of the engine's that sets the rate at each step
     "config": {},  # more DeepSpeed configuration
+    "model": "plain",  # adapted: adapters, frozen and tied weights, two groups; experts: with MoE
+    "often": False,  # measure updates at every step
+    "exact": False,  # and on whole tensors
+    "reference": False,  # no engine: one process does the work of both ranks
 }
 
 
 def engine_of(case: dict[str, Any]) -> Any:
-    torch.manual_seed(7)
-    model = Gpt()
+    model, groups = model_of(case)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 2,
         "gradient_accumulation_steps": case["accumulate"],
@@ -60,7 +63,7 @@ def engine_of(case: dict[str, Any]) -> Any:
     if case["dtype"] == "bf16":
         config["bf16"] = {"enabled": True}
     config.update(case["config"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
     if case["schedule"]:
         warmup = {"warmup_num_steps": 10, "warmup_max_lr": 1e-3, "warmup_type": "linear"}
         config["scheduler"] = {"type": "WarmupLR", "params": warmup}
@@ -78,6 +81,71 @@ class Applied:
         grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
         squares = [float(one.double().square().sum()) for one in grads if one is not None]
         self.norms.append(sum(squares) ** 0.5)
+
+
+def model_of(case: dict[str, Any]) -> tuple[Gpt, list[Any]]:
+    """The model of a case, and its parameters in groups."""
+    torch.manual_seed(7)
+    model = Gpt()
+    if case["model"] == "adapted":
+        return model, adapted(model)
+    if case["model"] == "experts":
+        return model, with_experts(model)
+    return model, [{"params": list(model.parameters())}]
+
+
+def with_experts(model: Gpt) -> list[Any]:
+    """Put four experts, two on each rank, in the place of one block's MLP."""
+    from deepspeed.moe.layer import MoE
+    from deepspeed.moe.utils import split_params_into_different_moe_groups_for_optimizer
+
+    class Experts(torch.nn.Module):
+        def __init__(self, expert: torch.nn.Module) -> None:
+            super().__init__()
+            self.moe = MoE(32, expert, num_experts=4, ep_size=2, use_residual=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = self.moe(x)[0]
+            return output
+
+    block = model.get_submodule("blocks.1")
+    block.mlp = Experts(block.get_submodule("mlp"))
+    # Copies of one expert would have equal norms: tell them apart.
+    for number, expert in enumerate(block.mlp.moe.deepspeed_moe.experts.deepspeed_experts):
+        with torch.no_grad():
+            expert[0].weight.mul_(1 + 0.1 * (2 * dist.get_rank() + number))
+    every = {"params": list(model.parameters()), "name": "all"}
+    groups: list[Any] = split_params_into_different_moe_groups_for_optimizer(every)
+    return groups
+
+
+def reference(case: dict[str, Any]) -> dict[str, Any]:
+    """What the steps of a case do, worked out in one process: sums of squares by tensor."""
+    model, groups = model_of(case)
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    samples = []
+    for step in range(1, case["steps"] + 1):
+        optimizer.zero_grad()
+        for micro_batch in range(case["accumulate"]):
+            for rank in range(dist.get_world_size()):
+                rows = batch(1000 * step + 10 * micro_batch + rank)
+                loss = model(rows[:, :-1], rows[:, 1:])
+                (loss / case["accumulate"] / dist.get_world_size()).backward()
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        values = {f"tensor_grad_norm|{name}": square(p.grad) for name, p in named}
+        if case["clip"]:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), case["clip"])
+        before = [p.detach().clone() for _, p in named]
+        optimizer.step()
+        for old, (name, p) in zip(before, named, strict=True):
+            values[f"tensor_update_norm|{name}"] = square(p.detach() - old)
+            values[f"tensor_weight_norm|{name}"] = square(old)
+        samples.append({"step": step, "values": values, "findings": []})
+    return {"samples": samples}
+
+
+def square(tensor: Any) -> float:
+    return float(tensor.double().square().sum())
 
 
 class Fault:
@@ -99,9 +167,15 @@ class Fault:
     def hook(self, module: object, args: object, output: torch.Tensor) -> torch.Tensor:
         return self.corrupt(output)
 
+    def backward(self, module: object, args: object, output: torch.Tensor) -> None:
+        if self.now and self.here:
+            output.register_hook(self.corrupt)  # type: ignore[no-untyped-call]
+
     def place(self) -> None:
         if self.spec["how"] == "hook":
             self.module.register_forward_hook(self.hook)
+        elif self.spec["how"] == "backward":
+            self.module.register_forward_hook(self.backward)
         elif self.spec["how"] == "patch":
             original = self.module.forward
             self.module.forward = lambda *args, **kwargs: self.corrupt(original(*args, **kwargs))
@@ -123,7 +197,8 @@ def describe(adapter: Adapter, sample: Any) -> dict[str, Any]:
         if not sample.is_missing(index)
     }
     findings = [[one.signal, one.module, one.micro_batch] for one in sample.findings]
-    return {"step": sample.step, "values": values, "findings": findings}
+    bad = [one.parameter for one in sample.findings if one.parameter]
+    return {"step": sample.step, "values": values, "findings": findings, "parameters": bad}
 
 
 def fingerprint(engine: Any) -> dict[str, Any]:
@@ -138,8 +213,10 @@ def fingerprint(engine: Any) -> dict[str, Any]:
         ]
         for name, module in engine.module.named_modules()
     }
+    gradients = {name: str(one._backward_hooks) for name, one in engine.module.named_parameters()}
     methods = (engine.step, engine.backward, engine.save_checkpoint, engine.optimizer.step)
     return {
+        "gradients": gradients,
         "engine": sorted(vars(engine)),
         "optimizer": sorted(vars(engine.optimizer)),
         "methods": [method.__qualname__ for method in methods],
@@ -176,6 +253,8 @@ class Counted:
 
 
 def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
+    if case["reference"]:
+        return reference(case)
     engine = engine_of(case)
     if case["checkpointing"]:
         checkpointed(engine.module)
@@ -187,11 +266,14 @@ def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
     boundaries: list[int] = []
     if case["watch"]:
         os.environ["SENTINEL_RAISE"] = "0" if case["broken"] else "1"
-        adapter = choose(engine)
+        adapter = choose(engine, exact_updates=case["exact"])
+        for probe in adapter.panel.probes if case["often"] else ():
+            probe.every = 1
         if case["broken"]:
             break_probe(adapter, case["broken"])
         adapter.install(boundaries.append, result["phases"].append)
         result["series"] = [[one.signal, one.label] for one in adapter.panel.series]
+        result["groups"] = [[one.shards, one.replicas, one.spans] for one in adapter.groups()]
         result["missing"] = dict(adapter.panel.missing)
     if fault and fault.spec.get("after"):
         fault.place()
