@@ -527,6 +527,10 @@ _ALL = (
 
 CATALOG: Mapping[str, Signal] = {signal.name: signal for signal in _ALL}
 
+# What is found in these is of one micro-batch of the rank itself. Other findings name none, such as
+# those in gradients that have been reduced over all ranks and micro-batches of the step.
+OF_ONE_MICRO_BATCH = frozenset({"loss", "nonfinite_activation", "nonfinite_local_gradient"})
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelled name: `, did you mean 'grad_norm'?`, or nothing."""

@@ -24,6 +24,7 @@ VERSION = (1, 1)  # major: must be equal; minor: additions only
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes of one message, without its length
 MAX_RANKS = 1 << 20
 MAX_SERIES = 65_536
+MAX_SAMPLES = 32  # ids in a finding
 
 _LENGTH = struct.Struct(">I")
 
@@ -54,7 +55,7 @@ class Finding(Struct, frozen=True, array_like=True):
     micro_batch: Count = 0
     parameter: Name = ""
     batch: Name = ""
-    samples: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
+    samples: Annotated[tuple[Name, ...], Meta(max_length=MAX_SAMPLES)] = ()
     detail: Text = ""
 
 

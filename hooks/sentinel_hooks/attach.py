@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 import weakref
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +26,15 @@ from sentinel_hooks import blackbox
 from sentinel_hooks import job as jobs
 from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.choice import choose
+from sentinel_hooks.adapters.options import Options
+from sentinel_hooks.batches import B, Batches, Notes, watched
 from sentinel_hooks.blackbox import BlackBoxFile
 from sentinel_hooks.budget import Budget
 from sentinel_hooks.economy import Economy
 from sentinel_hooks.emitter import HEARTBEAT, Emitter, Order
 from sentinel_hooks.gate import Gate
+from sentinel_hooks.probes.device_peak import stated_peak
+from sentinel_hooks.probes.mark import Marker
 
 log = logging.getLogger("sentinel")
 
@@ -46,6 +51,7 @@ def attach(
     daemon: str | None = None,
     budget: float = 0.01,
     exact_updates: bool = False,
+    peak_flops: float | None = None,
 ) -> Watch:
     """Watch a trainer: a DeepSpeed engine, an object with one as `engine`, or a plain loop's
     `model` and `optimizer`.
@@ -58,7 +64,9 @@ def attach(
     at the price of a copy of this rank's weights.
 
     `budget` is the share of a step that Sentinel may take on rank 0. Past it, what it need not
-    measure at every step is measured more rarely on all ranks, and coverage says so.
+    measure at every step is measured more rarely on all ranks, and coverage says so. `peak_flops`
+    is what one rank's device could do at best, in FLOP/s, for `model_flops_utilization` (default:
+    `$SENTINEL_PEAK_FLOPS`, then the data sheets of known GPUs).
 
     Raises `AttachError` when there is no trainer in what was given or it makes no sense, and
     `AddressError` when the daemon's address cannot be parsed. After it has returned, nothing of
@@ -71,7 +79,8 @@ def attach(
     if not 0 < budget <= 1:
         raise AttachError(f"budget={budget!r}: expected a share of the step's time, such as 0.01")
     joined = jobs.join(int(os.environ.get("WORLD_SIZE") or 1))
-    adapter = choose(trainer, model, optimizer, exact_updates=exact_updates)
+    options = Options(exact_updates=exact_updates, peak_flops=stated_peak(peak_flops))
+    adapter = choose(trainer, model, optimizer, options=options)
     watch = Watch(adapter, joined, name, place, budget)
     watch._start()
     return watch
@@ -124,6 +133,7 @@ class Watch:
         self._emitter = Emitter(self)
         adapter.panel.sender = self._emitter
         self._gate = Gate(self._barrier, self)
+        self._notes = Notes(adapter.panel, Marker(adapter.device), self._on_phase)
 
     def _start(self) -> None:
         if self._job.rank == 0:
@@ -133,6 +143,27 @@ class Watch:
         self._box = self._open_box()
         self._emitter.start()
         _last_words(self)
+
+    def batches(
+        self, loader: Iterable[B], *, ids: Callable[[B], object] | None = None
+    ) -> Batches[B]:
+        """The loader, with the wait for each batch and its fingerprint noted as it is iterated.
+
+        Any iterable: it is iterated as often as before, has a length or a `next` if it had one, and
+        raises what it raised. `ids(batch)` gives the ids of a batch's samples (a sequence or a
+        tensor of them) where the batch is no mapping with a key such as "ids" or "index".
+        """
+        return watched(loader, self._notes, ids)
+
+    def log(self, /, **values: float | torch.Tensor) -> None:
+        """Report these numbers with the next step, as the signal `logged`, labeled by their names.
+
+        At any time. Tensors must have one element; on a device they are read later, and nothing
+        waits. Of a name logged again before the next step the last value counts. What is no number,
+        and names beyond the first 256, are dropped with a warning.
+        """
+        if os.getpid() == self._pid:
+            self._adapter.panel.logged(values)
 
     def _open_box(self) -> BlackBoxFile | None:
         job, started = self._job, clock.steady()
@@ -245,18 +276,18 @@ class Watch:
                 sample.time,
                 sample.value_bytes(),
                 sample.missing_bytes(),
-                tuple(sample.findings),
+                sample.found(alone=self._job.world_size == 1),
                 sample.partial,
             )
             self._emitter.put(frame)
-            self._keep(frame)
+            self._keep(frame, sample.batches)
         for coverage in panel.changes():
             self._emitter.say(coverage)
 
-    def _keep(self, frame: wire.Frame) -> None:
+    def _keep(self, frame: wire.Frame, batches: Sequence[str]) -> None:
         began = time.perf_counter()
         if self._box is not None and os.getpid() == self._pid:
-            self._box.write(frame, self._adapter.panel.series, ())
+            self._box.write(frame, self._adapter.panel.series, batches)
         self._adapter.panel.cost.add(time.perf_counter() - began)
 
     # The gate's attendant.

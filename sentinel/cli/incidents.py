@@ -10,6 +10,8 @@ import msgspec
 
 from sentinel.cli import record
 from sentinel.cli.options import json_option, run_argument, state_option
+from sentinel.cli.whereabouts import whereabouts
+from sentinel.engine.transition import Cause
 
 if TYPE_CHECKING:
     from sentinel.store.shapes import CauseJSON, IncidentJSON
@@ -53,10 +55,5 @@ def _show(incident: IncidentJSON) -> None:
 
 def describe(cause: CauseJSON) -> str:
     """Where it came from, in one line."""
-    where = []
-    if cause["module"] is not None:
-        where.append(f"in {cause['module']}")
-    if cause["rank"] is not None:
-        host = ", ".join(part for part in (cause["host"], cause["device"]) if part)
-        where.append(f"on rank {cause['rank']}" + (f" ({host})" if host else ""))
-    return " ".join([f"{cause['rule']}: {cause['signal']}", *where, f"at step {cause['step']}"])
+    where = whereabouts(msgspec.convert(cause, Cause))
+    return f"{cause['rule']}: {cause['signal']} {where}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sentinel import clock, wire
 from sentinel.cli.terminal import BAD, FAINT, GOOD, OF_SEVERITY, WARNING, Terminal
+from sentinel.cli.whereabouts import whereabouts
 from sentinel.control.hold import Record
 from sentinel.daemon.news import ActionNews, News, StateNews
 from sentinel.daemon.run import Run
@@ -146,13 +147,7 @@ def measured(run: Run) -> str:
 
 def located(cause: Cause) -> str:
     """What went wrong first, and where."""
-    parts = [f"{cause.signal} ({cause.rule})"]
-    if cause.module is not None:
-        parts.append(f"in {cause.module}")
-    if cause.rank is not None:
-        at = ", ".join(part for part in (cause.host, cause.device) if part)
-        parts.append(f"on rank {cause.rank}" + (f" ({at})" if at else ""))
-    return " ".join([*parts, f"at step {cause.step}"])
+    return f"{cause.signal} ({cause.rule}) {whereabouts(cause)}"
 
 
 def labels(alert: AlertChanged) -> str:

@@ -30,6 +30,8 @@ class Facts:
     layer: str = UNKNOWN
     host: str = UNKNOWN
     detail: str = UNKNOWN
+    parameter: str = UNKNOWN
+    batch: str = UNKNOWN
 
 
 _TRIALS = tuple(

@@ -145,14 +145,14 @@ class Incidents:
 def precedence(cause: Cause) -> tuple[int, int, float]:
     """What can have caused what: the earlier step, in it the earlier stage, then the lower rank.
 
-    Of ranks that leave or fall silent it is not the lower one that counts but the first to do so:
-    what is equal here is in the order in which it came.
+    Ranks leave or fall silent after the step that they did last. Of several it is not the lower
+    one that counts but the first to do so: what is equal here is in the order in which it came.
     """
     signal = CATALOG.get(cause.signal)  # of an adopted incident, it may be one no longer known
     stage = signal.stage if signal else Stage.AROUND
-    is_told_apart = signal is None or signal.made_by != "engine"
-    rank = cause.rank if is_told_apart else None
-    return (cause.step, stage.value, math.inf if rank is None else rank)
+    if signal is not None and signal.made_by == "engine":
+        return (cause.step + 1, stage.value, math.inf)
+    return (cause.step, stage.value, math.inf if cause.rank is None else cause.rank)
 
 
 def _wish(alert: AlertChanged, action: str, unattended: Unattended) -> ActionWanted:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sentinel.engine.annotation import UNKNOWN, Facts
 from sentinel.engine.coverage import RunCoverage
+from sentinel.engine.culprit import located
 from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.judging import Change, Judging
@@ -358,6 +359,8 @@ class RunEngine:
             layer=labels.get("layer", UNKNOWN),
             host=cause.host or UNKNOWN,
             detail=self._detail(cause) or UNKNOWN,
+            parameter=cause.parameter or UNKNOWN,
+            batch=cause.batch or UNKNOWN,
         )
         changed = AlertChanged(
             run=self.run,
@@ -383,19 +386,16 @@ class RunEngine:
         signal, step = change.rule.expression.value.signal, change.alert.step
         rank = int(labels[RANK_AXIS]) if RANK_AXIS in labels else None
         state = None if rank is None else self._roster.ranks.get(rank)
-        module = labels.get("layer")
-        finding = None if rank is None else self._findings.get((rank, step, signal))
-        if module is None and finding is not None:
-            module = finding.module
-        return Cause(
+        found = None if rank is None else self._findings.get((rank, step, signal))
+        cause = Cause(
             rule=change.rule.name,
             signal=signal,
             step=step,
             rank=rank,
             host=(state.host or None) if state else None,
             device=(state.device or None) if state else None,
-            module=module,
         )
+        return located(cause, labels, found)
 
     def _detail(self, cause: Cause) -> str:
         """What the rank said of it, in its own words."""

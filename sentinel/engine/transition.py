@@ -12,7 +12,11 @@ SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")  # mildest fi
 
 @dataclass(frozen=True)
 class Cause:
-    """What went wrong first in an incident, and where; None is what is not known or not single."""
+    """What went wrong first in an incident, and where; None is what is not known or not single.
+
+    `batch` is the fingerprint of the batch that `micro_batch` of the step was computed from,
+    `samples` the ids in it.
+    """
 
     rule: str
     signal: str
@@ -21,6 +25,10 @@ class Cause:
     host: str | None = None
     device: str | None = None
     module: str | None = None
+    parameter: str | None = None
+    micro_batch: int | None = None
+    batch: str | None = None
+    samples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -111,12 +111,16 @@ def _headline(notice: Notice) -> str:
 
 def _facts(notice: Notice) -> tuple[tuple[str, str], ...]:
     cause = notice.incident.cause
-    known = (
-        ("Step", str(cause.step)),
+    micro_batch = "" if cause.micro_batch is None else f", micro-batch {cause.micro_batch}"
+    known = (  # as many as Slack shows
+        ("Step", f"{cause.step}{micro_batch}"),
         ("Rank", "" if cause.rank is None else str(cause.rank)),
         ("Host", cause.host),
         ("Device", cause.device),
         ("Module", cause.module),
+        ("Parameter", cause.parameter),
+        ("Batch", cause.batch),
+        ("Samples", ", ".join(cause.samples)),
         ("Signal", cause.signal),
         ("Rule", cause.rule),
     )

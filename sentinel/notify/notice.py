@@ -25,6 +25,10 @@ class Cause(Struct, frozen=True):
     host: str | None = None
     device: str | None = None
     module: str | None = None
+    parameter: str | None = None
+    micro_batch: int | None = None
+    batch: str | None = None
+    samples: tuple[str, ...] = ()
 
 
 class Incident(Struct, frozen=True):

@@ -94,6 +94,10 @@ def _cause_json(row: Row) -> CauseJSON:
         "host": _text_or_none(row["host"]),
         "device": _text_or_none(row["device"]),
         "module": _text_or_none(row["module"]),
+        "parameter": _text_or_none(row["parameter"]),
+        "micro_batch": None if row["micro_batch"] is None else whole(row["micro_batch"]),
+        "batch": _text_or_none(row["batch"]),
+        "samples": list(_names.decode(text(row["samples"]) or "[]")),
     }
 
 
@@ -227,7 +231,7 @@ def open_incident(connection: sqlite3.Connection, run_name: str) -> OpenIncident
         run=run_name,
         severity=cast(Severity, row["severity"]),
         opened_step=whole(row["opened_step"]),
-        cause=Cause(**_cause_json(row)),
+        cause=msgspec.convert(_cause_json(row), Cause),
         opened_at=real(row["opened_at"]),
         alerts=tuple(_alert(alert) for alert in alerts if alert["state"] == "firing"),
     )

@@ -181,4 +181,11 @@ def _coverage(tables: Tables) -> None:
     )
 
 
-SCHEMA = Schema(application_id=0x53656E74, migrations=(_first, _coverage))
+def _culprits(tables: Tables) -> None:
+    """Incidents name the parameter, the micro-batch and its batch. `samples` is a JSON array."""
+    incidents = tables.table("incidents")
+    for name, kind in (("parameter", str), ("micro_batch", int), ("batch", str), ("samples", str)):
+        incidents.add_column(name, kind)
+
+
+SCHEMA = Schema(application_id=0x53656E74, migrations=(_first, _coverage, _culprits))

@@ -18,7 +18,11 @@ ActionState = Literal["requested", "done", "refused", "failed", "lapsed"]
 
 
 class CauseJSON(TypedDict):
-    """What went wrong first, and where; null is what is not known or not single."""
+    """What went wrong first, and where; null is what is not known or not single.
+
+    `batch` is the fingerprint of the batch that `micro_batch` of the step was computed from,
+    `samples` the ids in it, where the data set gives them.
+    """
 
     rule: str
     signal: str
@@ -27,6 +31,10 @@ class CauseJSON(TypedDict):
     host: str | None
     device: str | None
     module: str | None
+    parameter: str | None
+    micro_batch: int | None
+    batch: str | None
+    samples: list[str]
 
 
 class AlertJSON(TypedDict):

@@ -48,7 +48,8 @@ def test_incidents_json_is_what_was_promised(held: tuple[Daemon, FakeJob]) -> No
         *("id", "run", "state", "severity", "opened_step", "cause", "alerts", "actions")
     }
     assert set(incident["cause"]) == {
-        *("rule", "signal", "step", "rank", "host", "device", "module")
+        *("rule", "signal", "step", "rank", "host", "device", "module"),
+        *("parameter", "micro_batch", "batch", "samples"),
     }
     for alert in incident["alerts"]:
         assert set(alert) == {*("rule", "state", "severity", "step", "labels", "value", "summary")}

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from sentinel_hooks.probes.fingerprint import fingerprint
 from tests.daemon.process import Daemon, environment, eventually, sentinel
+from tests.hooks.scripts.gpt import batch
 
 SCRIPT = Path(__file__).with_name("train.py")
 ROOT = str(Path(__file__).parents[2])
@@ -111,6 +113,11 @@ def test_a_nan_that_is_applied_holds_both_ranks_and_can_only_be_stopped(
     (incident,) = training.incidents()
     assert incident["severity"] == "critical"
     assert cause(incident) == NAN
+    rows = batch(2 * 8 + 1)
+    told = incident["cause"]
+    assert isinstance(told, dict)
+    assert (told["micro_batch"], told["samples"]) == (0, [])
+    assert told["batch"] == fingerprint((rows[:, :-1], rows[:, 1:]))
     assert hold["by"] == "rule:NonFiniteUpdate"
     actions = incident["actions"]
     assert isinstance(actions, list)

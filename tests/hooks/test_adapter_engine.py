@@ -152,7 +152,24 @@ def test_an_overflow_that_the_scaler_answers_is_an_overflow_and_nothing_worse() 
     for name in ("grad_norm", "nonfinite_gradient", "nonfinite_update"):
         assert name not in bad
         assert name in after
-    assert watched.steps[1].findings == []
+    assert watched.steps[1].findings == [("loss", "", 0)]
+
+
+def test_a_checkpoint_belongs_to_the_step_that_follows_it() -> None:
+    class Saving(Bare):
+        def save_checkpoint(self) -> None:
+            watched.adapter.panel.interlude(5.0)  # as if it had taken so long
+
+    engine = Saving()
+    watched = Watched(DeepSpeedAdapter(engine))
+    train(engine)
+    engine.save_checkpoint()
+    train(engine)
+    train(engine)
+    saved = [seen.values["checkpoint_seconds"] for seen in watched.steps]
+    assert saved[0] == saved[2] == 0
+    assert saved[1] >= 5.0
+    assert "data_seconds" in watched.steps[1].values
 
 
 def test_under_a_static_loss_scale_an_overflow_is_a_skipped_step() -> None:

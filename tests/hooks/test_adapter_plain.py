@@ -121,6 +121,8 @@ def test_phase_times_fit_into_the_step_and_the_first_step_has_no_beginning() -> 
     first, second = (seen.values for seen in watched.steps)
     assert "step_seconds" not in first
     assert "tokens_per_second" not in first
+    assert "monitor_share" not in first
+    assert second["monitor_share"] > 0
     phases = ("data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
     assert all(second[name] > 0 for name in phases)
     assert sum(second[name] for name in phases) <= second["step_seconds"]
@@ -217,6 +219,8 @@ def test_what_cannot_be_seen_in_a_plain_loop_is_missing_with_a_reason() -> None:
     watched = Loop().watch()
     missing = watched.adapter.panel.missing
     assert "GradScaler" in missing["skipped"]
+    assert "saves its checkpoints" in missing["checkpoint_seconds"]
+    assert "peak_flops" in missing["model_flops_utilization"]
     assert "GradScaler" in missing["loss_scale"]
     assert "CUDA" in missing["device_memory_used_bytes"]
     announced = {one.signal for one in watched.adapter.panel.series}

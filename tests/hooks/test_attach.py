@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -18,6 +20,7 @@ import torch
 import sentinel
 from sentinel import wire
 from sentinel.errors import AddressError, AttachError
+from sentinel_hooks.probes.fingerprint import fingerprint
 from tests.daemon.process import Daemon, environment, eventually
 from tests.daemon.process import sentinel as command
 from tests.hooks.fake_nvml.library import FakeNvml, build
@@ -148,6 +151,45 @@ def _trace(loop: Loop) -> list[object]:
     return [hooks, sorted(vars(optimizer)), steps]
 
 
+def test_the_incident_names_the_batch_and_its_samples(daemon: Daemon) -> None:
+    loop = Loop()
+    given: list[dict[str, Any]] = [
+        {"tokens": batch(number), "ids": [f"doc-{number}", number]} for number in range(40)
+    ]
+    place = str(daemon.place)
+    watch = sentinel.attach(model=loop.model, optimizer=loop.optimizer, run="bad", daemon=place)
+    step = [0]
+    loop.model.head.register_forward_hook(
+        lambda module, args, output: output * float("nan") if step[0] == 3 else output
+    )
+
+    def train() -> None:
+        with contextlib.suppress(SystemExit):
+            for rows in watch.batches(itertools.cycle(given)):
+                step[0] += 1
+                loop.model(rows["tokens"][:, :-1], rows["tokens"][:, 1:]).backward()
+                watch.log(val_loss=step[0], nonsense="text")  # type: ignore[arg-type]
+                loop.optimizer.step()
+                loop.optimizer.zero_grad()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    wait_for_state(daemon, "bad", "held")
+    (incident,) = json.loads(command("incidents", "bad", "--json", "--state", daemon.state).stdout)
+    cause = incident["cause"]
+    assert (cause["signal"], cause["step"]) == ("nonfinite_activation", 3)
+    assert (cause["module"], cause["parameter"], cause["micro_batch"]) == ("head", None, 0)
+    assert (cause["batch"], cause["samples"]) == (fingerprint(given[2]), ["doc-2", "2"])
+    shown = command("incidents", "bad", "--state", daemon.state).stdout
+    assert f"micro-batch 0 of batch {cause['batch']} with samples doc-2, 2" in shown
+    assert command("stop", "bad", "--state", daemon.state).returncode == 0
+    thread.join(30)
+    assert not thread.is_alive()
+    watch.log(val_loss=1.0)
+    assert list(watch.batches([1, 2])) == [1, 2]
+    assert wire.Series("logged", "val_loss") in watch.series()
+
+
 def test_two_attached_one_after_the_other_are_two_runs(daemon: Daemon) -> None:
     for name in ("first", "second"):
         loop = Loop(steps=5)
@@ -170,6 +212,7 @@ def test_two_attached_one_after_the_other_are_two_runs(daemon: Daemon) -> None:
         ({"daemon": "tcp://somewhere"}, AddressError, "tcp://somewhere"),
         ({"run": "a/b"}, AttachError, "a/b"),
         ({"run": " "}, AttachError, "name a run"),
+        ({"peak_flops": -1.0}, AttachError, "peak_flops is -1.0"),
     ],
 )
 def test_what_attach_is_given_wrongly_raises_at_once_and_says_what(

@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from sentinel.signals import CATALOG
 from sentinel_hooks.adapters.choice import choose
+from sentinel_hooks.adapters.options import Options
 from sentinel_hooks.probes.coordinates import COUNT, draw
 from sentinel_hooks.probes.holdings import REDRAW, Holdings, Piece, Sampler
 from sentinel_hooks.probes.tensors import MAX_TENSORS, RollUp, Tensors
@@ -170,7 +171,9 @@ class Loop:
         torch.manual_seed(1)
         self.model = model or Gpt()
         self.optimizer = make(self.model)
-        adapter = choose(model=self.model, optimizer=self.optimizer, exact_updates=exact)
+        adapter = choose(
+            model=self.model, optimizer=self.optimizer, options=Options(exact_updates=exact)
+        )
         for probe in adapter.panel.probes:
             probe.every = 1
         self.watched = Watched(adapter)

@@ -61,19 +61,19 @@ IMAGES = torch.zeros(4, 3, 32, 32)
 @pytest.mark.parametrize(
     ("args", "kwargs", "tokens"),
     [
-        ((IDS,), {}, 32),
-        ((IDS, IDS), {}, 32),
-        ((EMBEDDED,), {}, 32),
-        ((), {"labels": torch.zeros(99), "input_ids": IDS}, 32),
-        (({"labels": torch.zeros(99), "input_ids": IDS},), {}, 32),
-        (((IDS, IDS),), {}, 32),
-        ((IMAGES,), {"labels": IDS}, 0),
-        ((torch.zeros(4, 10),), {}, 0),
-        ((3,), {}, 0),
+        ((IDS,), {}, (32, 8)),
+        ((IDS, IDS), {}, (32, 8)),
+        ((EMBEDDED,), {}, (32, 8)),
+        ((), {"labels": torch.zeros(99), "input_ids": IDS}, (32, 8)),
+        (({"labels": torch.zeros(99), "input_ids": IDS},), {}, (32, 8)),
+        (((IDS, IDS),), {}, (32, 8)),
+        ((IMAGES,), {"labels": IDS}, (0, 0)),
+        ((torch.zeros(4, 10),), {}, (0, 0)),
+        ((3,), {}, (0, 0)),
     ],
 )
 def test_tokens_are_counted_only_where_there_are_some(
-    args: tuple[object, ...], kwargs: dict[str, object], tokens: int
+    args: tuple[object, ...], kwargs: dict[str, object], tokens: tuple[int, int]
 ) -> None:
     assert count_tokens(args, kwargs) == tokens
 

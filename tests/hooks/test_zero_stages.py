@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 
+from sentinel_hooks.probes.fingerprint import fingerprint
+from tests.hooks.scripts.gpt import Gpt, batch
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # of a machine that others use, too
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
@@ -43,7 +46,7 @@ LACKING: dict[int, dict[str, set[str]]] = {  # stage -> what is taken away -> wh
         "engine.gradient_clipping optimizer.clip_grad": {"clip_coefficient"},
         "engine.backward": {"backward_bypassed"},
         "engine.fp16_enabled": set(),
-        "engine.save_checkpoint": set(),
+        "engine.save_checkpoint": {"checkpoint_seconds"},
         "optimizer.averaged_gradients": {"layer_grad_norm", "nonfinite_gradient"},
         "optimizer.params_in_partition": set(),  # they are found by another way
         "optimizer.param_groups": {"lr", "zero_lr"},
@@ -349,6 +352,17 @@ def test_a_nan_is_found_in_its_module_rank_step_and_micro_batch(
     innocent_values, culprit_values = runs.at(name, 3)
     assert math.isnan(culprit_values["loss"])
     assert math.isfinite(innocent_values["loss"])
+    rows = [batch(3000 + 10 * micro_batch + 1) for micro_batch in (0, 1)]
+    expected = [fingerprint((one[:, :-1], one[:, 1:])) for one in rows]
+    assert runs.of(name)[1]["samples"][2]["batches"] == expected
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_knows_the_size_of_the_whole_model(runs: Runs, stage: int) -> None:
+    multiplied = sum(p.numel() for name, p in Gpt().named_parameters() if "tokens" not in name)
+    for values in runs.at(f"nan {stage} hook", 2):
+        done = values["model_flops_utilization"] * 1e12 / values["tokens_per_second"]
+        assert done == pytest.approx(6 * multiplied, rel=1e-9)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -22,8 +22,9 @@ def notice(
     about: Action | None = None,
     alerts: int = 1,
     escalated: bool = False,
+    cause: Cause | None = None,
 ) -> Notice:
-    cause = Cause("NonFiniteUpdate", "nonfinite_update", 37, 1, "node-a", "cuda:1", module)
+    cause = cause or Cause("NonFiniteUpdate", "nonfinite_update", 37, 1, "node-a", "cuda:1", module)
     return Notice(
         at=1_780_000_000.0,
         incident=Incident("i1", run, state, severity, 37, cause),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sentinel.notify.blocks import blocks, escape, fallback
 from sentinel.notify.loopback_message import Message, refusal
 from sentinel.notify.message import Station, as_text, compose, compose_reply, plain
-from sentinel.notify.notice import Action, Notice
+from sentinel.notify.notice import Action, Cause, Notice
 from tests.notify.notices import HELD, REQUESTED, STATION, notice
 
 KINDS = ("opened", "updated", "held", "resumed", "stopped", "action", "resolved")
@@ -57,6 +57,30 @@ def test_the_message_names_the_culprit_and_says_how_to_go_on() -> None:
         "  sentinel stop gpt --state /var/lib/sentinel   # end the run cleanly",
         "incident i1, opened at step 37, 2026-05-28T20:26:40.000Z",
     ]
+
+
+LOCATED = Cause(
+    *("NonFiniteLocalGradient", "nonfinite_local_gradient", 37, 1, "node-a", "cuda:1"),
+    *("h.3.mlp", "h.3.mlp.weight", 2, "9f86d081884c7d65", ("a/1", "a/2")),
+)
+
+
+def test_parameter_micro_batch_batch_and_samples_are_named_where_they_are_known() -> None:
+    facts = compose(notice(cause=LOCATED), STATION).facts
+    assert facts == (
+        ("Step", "37, micro-batch 2"),
+        ("Rank", "1"),
+        ("Host", "node-a"),
+        ("Device", "cuda:1"),
+        ("Module", "h.3.mlp"),
+        ("Parameter", "h.3.mlp.weight"),
+        ("Batch", "9f86d081884c7d65"),
+        ("Samples", "a/1, a/2"),
+        ("Signal", "nonfinite_local_gradient"),
+        ("Rule", "NonFiniteLocalGradient"),
+    )
+    shown = sent(notice(cause=LOCATED))
+    assert all(value in str(shown) for _, value in facts), "Slack shows ten fields"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,10 @@ CAUSE = Cause(
     host="node-a",
     device="cuda:1",
     module="transformer.h.3.mlp",
+    parameter="transformer.h.3.mlp.weight",
+    micro_batch=2,
+    batch="9f86d081884c7d65",
+    samples=("shard-7/12", "shard-7/13"),
 )
 
 

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from sentinel.engine.transition import Cause
 from sentinel.errors import StateError, StateTakenError
 from sentinel.store import Recording, Store
+from sentinel.store.database import Database, Schema
 from sentinel.store.location import file_system_of, why_unsafe
+from sentinel.store.schema import FILE_NAME, SCHEMA
 from tests.store import jobs
-from tests.store.changes import incident
+from tests.store.changes import CAUSE, incident
 
 
 @pytest.fixture
@@ -144,12 +147,46 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
         connection.close()
 
-    newer = r"written by a newer Sentinel \(schema 99, this one knows \d\): upgrade sentinel-train"
+    newer = r"written by a newer Sentinel \(schema 99, this one knows \d+\): upgrade sentinel-train"
     for readonly in (False, True):
         with pytest.raises(StateError, match=newer):
             Store.open(tmp_path, readonly=readonly)
         with pytest.raises(StateError, match=newer):
             Recording.open(tmp_path, readonly=readonly)
+
+
+FIRST_INCIDENT = """
+INSERT INTO runs (name, state, step, world_size, started, command)
+VALUES ('gpt', 'running', 37, 2, 1000.0, '');
+INSERT INTO incidents (id, run, state, severity, opened_step, rule, signal, step, rank, host,
+                       device, module, opened_at, changed_at)
+VALUES ('i0', 'gpt', 'open', 'critical', 37, 'NonFiniteUpdate', 'nonfinite_update', 37, 1,
+        'node-a', 'cuda:1', 'h.3', 1000.0, 1000.0);
+"""
+
+
+def test_a_record_of_the_first_schema_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    first = Schema(SCHEMA.application_id, SCHEMA.migrations[:1])
+    old = Database.open(tmp_path / FILE_NAME, first, readonly=False, synchronous="FULL")
+    old.close()
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.executescript(FIRST_INCIDENT)
+    connection.close()
+    with pytest.raises(StateError, match=r"has the older schema 1: start `sentinel daemon`"):
+        Store.open(tmp_path, readonly=True)
+
+    store = Store.open(tmp_path)
+    (shown,) = store.incidents()
+    assert shown["cause"]["module"] == "h.3"
+    assert (shown["cause"]["parameter"], shown["cause"]["batch"]) == (None, None)
+    assert (shown["cause"]["micro_batch"], shown["cause"]["samples"]) == (None, [])
+    cause = Cause("NonFiniteUpdate", "nonfinite_update", 37, 1, "node-a", "cuda:1", "h.3")
+    adopted = store.open_incident("gpt")
+    assert adopted is not None
+    assert adopted.cause == cause
+    store.commit([incident("updated", id="i0")])
+    assert store.incidents()[0]["cause"]["batch"] == CAUSE.batch
+    store.close()
 
 
 @pytest.mark.parametrize("name", ["sentinel.db", "telemetry.db"])

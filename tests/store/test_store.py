@@ -43,6 +43,10 @@ def test_an_incident_reads_exactly_as_the_command_line_promises(store: Store) ->
                 "host": "node-a",
                 "device": "cuda:1",
                 "module": "transformer.h.3.mlp",
+                "parameter": "transformer.h.3.mlp.weight",
+                "micro_batch": 2,
+                "batch": "9f86d081884c7d65",
+                "samples": ["shard-7/12", "shard-7/13"],
             },
             "alerts": [
                 {
@@ -72,7 +76,12 @@ def test_what_is_not_known_of_a_cause_is_null(store: Store) -> None:
     store.commit([incident(cause=Cause("RankLost", "lost", 5))])
 
     cause = store.incidents()[0]["cause"]
-    assert (cause["rank"], cause["host"], cause["device"], cause["module"]) == (None,) * 4
+    assert cause.pop("samples") == []  # type: ignore[misc]
+    known = {"rule": "RankLost", "signal": "lost", "step": 5}
+    assert {name: value for name, value in cause.items() if value is not None} == known
+    assert set(cause) - set(known) == {
+        *("rank", "host", "device", "module", "parameter", "micro_batch", "batch")
+    }
 
 
 @pytest.mark.parametrize(

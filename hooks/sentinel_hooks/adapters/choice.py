@@ -12,6 +12,7 @@ from sentinel.errors import AttachError
 from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.capability import Engine
 from sentinel_hooks.adapters.deepspeed_engine import DeepSpeedAdapter
+from sentinel_hooks.adapters.options import DEFAULT, Options
 from sentinel_hooks.adapters.plain import PlainAdapter
 
 _EXPECTED = (
@@ -25,18 +26,17 @@ def choose(
     model: object = None,
     optimizer: object = None,
     *,
-    exact_updates: bool = False,
+    options: Options = DEFAULT,
 ) -> Adapter:
     """The adapter for a trainer, or for a model and its optimizer.
 
-    `exact_updates`: measure updates on whole tensors, not on samples of them.
     Raises `AttachError` when it is given neither or both, something that is no trainer, or
     something that is attached to already.
     """
     if trainer is not None and (model is not None or optimizer is not None):
         raise AttachError("attach takes a trainer, or model= and optimizer=, not both")
     if trainer is not None:
-        return _of_trainer(trainer, exact_updates)
+        return _of_trainer(trainer, options)
     if model is None and optimizer is None:
         raise AttachError(f"attach was given nothing to watch: {_EXPECTED}")
     if not isinstance(model, Module):
@@ -45,15 +45,15 @@ def choose(
         raise AttachError(f"optimizer= is {_what(optimizer)}: expected a torch.optim.Optimizer")
     if _is_engine(model):
         raise AttachError("model= is a DeepSpeed engine: attach(engine) is all it takes")
-    return PlainAdapter(model, optimizer, exact_updates=exact_updates)
+    return PlainAdapter(model, optimizer, options)
 
 
-def _of_trainer(trainer: object, exact: bool) -> Adapter:
+def _of_trainer(trainer: object, options: Options) -> Adapter:
     if _is_engine(trainer):
-        return DeepSpeedAdapter(cast(Engine, trainer), exact_updates=exact)
+        return DeepSpeedAdapter(cast(Engine, trainer), options=options)
     engine = getattr(trainer, "engine", None)
     if _is_engine(engine):
-        return DeepSpeedAdapter(cast(Engine, engine), trainer, exact_updates=exact)
+        return DeepSpeedAdapter(cast(Engine, engine), trainer, options)
     if isinstance(trainer, Module):
         raise AttachError(
             f"{_what(trainer)} is a model, no trainer: use attach(model=..., optimizer=...)"

@@ -22,8 +22,10 @@ from sentinel_hooks.adapters import capability, masters
 from sentinel_hooks.adapters.instruments import instruments
 from sentinel_hooks.adapters.interception import After, Before, Interception, is_intercepted
 from sentinel_hooks.adapters.membership import groups_of
+from sentinel_hooks.adapters.options import DEFAULT, Options
 from sentinel_hooks.adapters.remedy import RateScale, carry_out, offered_by
 from sentinel_hooks.adapters.root import RootWatch
+from sentinel_hooks.adapters.shards import is_complete
 from sentinel_hooks.adapters.survey import require, survey
 from sentinel_hooks.adapters.weights import first_bad
 from sentinel_hooks.probes.adam import AdamProbe
@@ -40,7 +42,7 @@ from sentinel_hooks.probes.skip import SkipProbe
 from sentinel_hooks.probes.update import UpdateProbe
 
 Arguments = tuple[object, ...]
-Options = Mapping[str, object]
+Keywords = Mapping[str, object]
 
 
 class DeepSpeedAdapter:
@@ -52,7 +54,7 @@ class DeepSpeedAdapter:
     trainer = "deepspeed"
 
     def __init__(
-        self, engine: capability.Engine, trainer: object = None, *, exact_updates: bool = False
+        self, engine: capability.Engine, trainer: object = None, options: Options = DEFAULT
     ) -> None:
         self._is_pipeline = callable(getattr(engine, "train_batch", None))
         self._boundary = "train_batch" if self._is_pipeline else "step"
@@ -69,7 +71,7 @@ class DeepSpeedAdapter:
         self._absent, self._shards, self._has_norm = found.absent, found.shards, found.has_norm
         self._gradients = self._gradient_probe()
         self._bypass = BypassProbe(self._absent.get("backward_bypassed", ""))
-        self.panel = Panel(self._probes(exact_updates), self.device)
+        self.panel = Panel(self._probes(options), self.device)
         self._rate = RateScale(lambda: engine.optimizer.param_groups)
         self._interceptions: list[Interception] = []
         self._handles: list[RemovableHandle] = []
@@ -93,9 +95,11 @@ class DeepSpeedAdapter:
             no_update=absent.get("nonfinite_update", ""),
         )
 
-    def _probes(self, exact: bool) -> list[Probe]:
+    def _probes(self, options: Options) -> list[Probe]:
         engine, absent, device = self._engine, self._absent, self.device
-        sampler = Sampler(masters.of_engine(self._shards, engine.optimizer), exact=exact)
+        sampler = Sampler(
+            masters.of_engine(self._shards, engine.optimizer), exact=options.exact_updates
+        )
         no_moment = masters.without_moment(masters.base_of(engine.optimizer))
         readings = [
             RateProbe(lambda: capability.rates(engine), absent.get("lr", "")),
@@ -116,7 +120,15 @@ class DeepSpeedAdapter:
             UpdateProbe(sampler),
             AdamProbe(sampler, no_moment),
         ]
-        return instruments(self.model, device, self._shards.parameters, readings)
+        return instruments(
+            self.model,
+            device,
+            self._shards.parameters,
+            readings,
+            options,
+            no_checkpoints=absent.get("checkpoint_seconds", ""),
+            complete=is_complete(engine),
+        )
 
     def groups(self) -> tuple[Group, ...]:
         shards = self._shards
@@ -174,7 +186,7 @@ class DeepSpeedAdapter:
 
     # Around the trainer's own calls.
 
-    def _enter_backward(self, args: Arguments, options: Options) -> None:
+    def _enter_backward(self, args: Arguments, options: Keywords) -> None:
         self._announced = True
         self._phase("backward")
         loss = args[0] if args else options.get("loss")
@@ -186,7 +198,7 @@ class DeepSpeedAdapter:
         self._announced = False
         self.panel.backward_ended()
 
-    def _enter_step(self, args: Arguments, options: Options) -> None:
+    def _enter_step(self, args: Arguments, options: Keywords) -> None:
         engine = self._engine
         self._entered = (engine.global_steps, capability.skipped_steps(engine))
         self._announced = self._measured = self._stepped = False
@@ -198,10 +210,10 @@ class DeepSpeedAdapter:
         self._guard(self._rate.settle)
         self.panel.optimizer_began()
 
-    def _enter_clipping(self, args: Arguments, options: Options) -> None:
+    def _enter_clipping(self, args: Arguments, options: Keywords) -> None:
         self._measure()
 
-    def _enter_optimizer(self, args: Arguments, options: Options) -> None:
+    def _enter_optimizer(self, args: Arguments, options: Keywords) -> None:
         self._stepped = True
         if self._is_pipeline:
             self._begin_optimizer()
@@ -267,7 +279,7 @@ class DeepSpeedAdapter:
             self.panel.fault(self._gradients, error)
             return None
 
-    def _enter_save(self, args: Arguments, options: Options) -> None:
+    def _enter_save(self, args: Arguments, options: Keywords) -> None:
         self._checkpoint_began = perf_counter()
         self._phase("checkpoint")
 

@@ -25,6 +25,7 @@ from sentinel_hooks.adapters import membership
 from sentinel_hooks.adapters.instruments import instruments
 from sentinel_hooks.adapters.masters import of_parameters, without_moment
 from sentinel_hooks.adapters.membership import groups_of
+from sentinel_hooks.adapters.options import DEFAULT, Options
 from sentinel_hooks.adapters.parameters import parameters_of
 from sentinel_hooks.adapters.remedy import RateScale, carry_out
 from sentinel_hooks.adapters.root import RootWatch
@@ -44,6 +45,7 @@ from sentinel_hooks.probes.skip import SkipProbe
 from sentinel_hooks.probes.update import UpdateProbe
 
 _SKIPS = "a plain loop skips in ways that cannot be seen: a GradScaler just does not call step"
+_CHECKPOINTS = "a plain loop saves its checkpoints in ways that cannot be seen"
 _SCALE = "a plain loop's GradScaler cannot be seen"
 _OWN_BACKWARD = "a plain loop has no backward of its own that could be gone past"
 _OWN_NORM = "a plain loop has no gradient norm of its own that could be masked"
@@ -61,7 +63,7 @@ class PlainAdapter:
 
     trainer = "plain"
 
-    def __init__(self, model: Module, optimizer: Optimizer, *, exact_updates: bool = False) -> None:
+    def __init__(self, model: Module, optimizer: Optimizer, options: Options = DEFAULT) -> None:
         if optimizer in _attached:
             raise AttachError("this optimizer is attached already: detach it first")
         self._optimizer = optimizer
@@ -69,7 +71,7 @@ class PlainAdapter:
         self.device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.offers: tuple[str, ...] = ("scale_lr",)
         self._shards = self._find_shards()
-        self.panel = Panel(self._probes(exact_updates), self.device)
+        self.panel = Panel(self._probes(options), self.device)
         self._rate = RateScale(lambda: optimizer.param_groups)
         self._handles: list[RemovableHandle] = []
         self._root: RootWatch | None = None
@@ -87,7 +89,7 @@ class PlainAdapter:
         held = membership.replicated()
         return replicated(parameters_of(self.model), lambda _: held, absent=absent)
 
-    def _probes(self, exact: bool) -> list[Probe]:
+    def _probes(self, options: Options) -> list[Probe]:
         shards = self._shards
         gradients = GradientProbe(
             shards.parameters.tensors,
@@ -96,7 +98,7 @@ class PlainAdapter:
             no_norm=shards.absent,
             no_shards=shards.absent,
         )
-        sampler = Sampler(of_parameters(shards, shards.absent), exact=exact)
+        sampler = Sampler(of_parameters(shards, shards.absent), exact=options.exact_updates)
         own: list[Probe] = [
             RateProbe(self._rates),
             LossScaleProbe(
@@ -110,7 +112,14 @@ class PlainAdapter:
             UpdateProbe(sampler),
             AdamProbe(sampler, without_moment(self._optimizer)),
         ]
-        return instruments(self.model, self.device, shards.parameters, own)
+        return instruments(
+            self.model,
+            self.device,
+            shards.parameters,
+            own,
+            options,
+            no_checkpoints=_CHECKPOINTS,
+        )
 
     def groups(self) -> tuple[Group, ...]:
         shards = self._shards

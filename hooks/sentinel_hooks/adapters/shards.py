@@ -75,11 +75,11 @@ def of_engine(engine: object, root: Module, optimizer: object, device: torch.dev
         return _partitions(parameters, optimizer, device)
     if any(hasattr(parameter, "_hp_mapping") for parameter in parameters.every):
         return _fragments(parameters, optimizer, device)
-    whole = _is_complete(engine) and not any(map(is_expert, parameters.every))
+    whole = is_complete(engine) and not any(map(is_expert, parameters.every))
     return replicated(parameters, lambda one: replicas_of(engine, one), whole=whole)
 
 
-def _is_complete(engine: object) -> bool:
+def is_complete(engine: object) -> bool:
     """Whether every rank has the complete model: no pipeline, no tensor parallelism."""
     return all(getattr(engine, name, 1) in (1, None) for name in ("num_stages", "mp_world_size"))
 

@@ -252,6 +252,11 @@ def _bypass(subject: Subject) -> None:
         raise _AbsentError(lacking("engine.backward"))
 
 
+def _saving(subject: Subject) -> None:
+    if not _has(subject.engine, "save_checkpoint"):
+        raise _AbsentError(lacking("engine.save_checkpoint"))
+
+
 _QUESTIONS: dict[tuple[str, ...], Callable[[Subject], None]] = {
     ("skipped", "nonfinite_update"): _skips,
     ("overflow",): _overflows,
@@ -263,4 +268,5 @@ _QUESTIONS: dict[tuple[str, ...], Callable[[Subject], None]] = {
     ("clip_coefficient",): _clipping,
     _GRADIENTS: _gradients,
     ("backward_bypassed",): _bypass,
+    ("checkpoint_seconds",): _saving,
 }

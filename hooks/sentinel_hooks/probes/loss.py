@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from sentinel.wire import Series
+from sentinel.wire import Finding, Series
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
 
@@ -16,7 +17,8 @@ class LossProbe(Probe):
 
     What is handed to the trainer's own `backward` counts. A loop that calls `loss.backward()`
     itself shows its loss only if the model returns it: as its output, as the field or item
-    `loss`, or as the one scalar of a tuple. Where neither is so, the loss is missing.
+    `loss`, or as the one scalar of a tuple. Where neither is so, the loss is missing. The first
+    micro-batch whose loss is not finite is told, too.
     """
 
     name = "loss"
@@ -27,6 +29,7 @@ class LossProbe(Probe):
         self._handed: list[Tensor | float] = []
         self._returned: list[Tensor | float] = []
         self._averaged = False
+        self._passes = 0  # forward passes of the step
 
     def series(self) -> Sequence[Series]:
         return (Series("loss"),)
@@ -35,6 +38,7 @@ class LossProbe(Probe):
         self._first = first
 
     def forward_ended(self, output: object) -> None:
+        self._passes += 1
         loss = find_loss(output)
         if loss is not None:
             self._returned.append(_keep(loss))
@@ -47,20 +51,25 @@ class LossProbe(Probe):
     def read(self, sample: Sample) -> None:
         losses = self._handed or self._returned
         averaged = bool(self._handed) and self._averaged
-        self._handed, self._returned = [], []
+        by_micro_batch = len(losses) == self._passes  # else nobody knows whose each is
+        self._handed, self._returned, self._passes = [], [], 0
         if not losses:
             return
         parts = 1 if averaged else len(losses)
         on_device = [loss for loss in losses if isinstance(loss, Tensor)]
-        known = sum(loss for loss in losses if not isinstance(loss, Tensor))
-        if not on_device:
-            sample.put(self._first, known / parts)
-            return
 
-        def fill(values: list[float]) -> None:
-            sample.put(self._first, (known + sum(values)) / parts)
+        def fill(read: list[float]) -> None:
+            rest = iter(read)
+            values = [next(rest) if isinstance(loss, Tensor) else loss for loss in losses]
+            sample.put(self._first, sum(values) / parts)
+            bad = next((i for i, value in enumerate(values) if not math.isfinite(value)), None)
+            if bad is not None and by_micro_batch:
+                sample.find(Finding("loss", "", bad))
 
-        sample.later(torch.cat(on_device), fill)
+        if on_device:
+            sample.later(torch.cat(on_device), fill)
+        else:
+            fill([])
 
 
 def _keep(loss: Tensor) -> Tensor | float:

@@ -23,12 +23,14 @@ from sentinel_hooks.probes.fence import LIMIT, Fence, Stopwatch
 from sentinel_hooks.probes.out_of_memory import describe, is_out_of_memory
 from sentinel_hooks.probes.probe import Fill, Gradients, Outcome, Probe, Sample, Sender
 from sentinel_hooks.probes.readback import Arrival, Copier, Readback
+from sentinel_hooks.probes.source import Source
 
 MAX_UNSETTLED = 64  # samples; beyond these the oldest is given up rather than kept for a device
 
 Listeners = dict[str, tuple[tuple[Probe, Callable[..., None]], ...]]
 
 _EVENTS = (
+    "batch_came",
     "forward_began",
     "forward_ended",
     "loss_known",
@@ -43,6 +45,7 @@ _EVENTS = (
     "update_ended",
     "optimizer_ended",
     "interlude",
+    "logged",
     "resumed",
     "read",
 )
@@ -205,7 +208,10 @@ class Panel:
         self._changes += said.values()
         self.rescheduled = {**self.rescheduled, **said}
 
-    # What the adapter tells; see Probe for what each means.
+    # What the adapter and the script tell; see Probe for what each means.
+
+    def batch_came(self, source: Source, batch: object) -> None:
+        self._tell("batch_came", source, batch)
 
     def forward_began(
         self, args: tuple[object, ...], kwargs: Mapping[str, object], training: bool
@@ -250,6 +256,9 @@ class Panel:
 
     def interlude(self, seconds: float) -> None:
         self._tell("interlude", seconds)
+
+    def logged(self, values: Mapping[str, object]) -> None:
+        self._tell("logged", values)
 
     def resumed(self) -> None:
         self._tell("resumed")

@@ -8,6 +8,7 @@ for every micro-batch:
     optimizer_began, gradients_ready, gradients_final, update_began, base_step_began,
     base_step_ended, update_ended, optimizer_ended, read, resumed
 
+and between them, at any time, batch_came, interlude and logged
 (a trainer that cannot know which pass is the last tells `gradients_ready` after each of them,
 and the last one counts). A trainer that does not show all of them leaves some out, and what a
 probe cannot know then it does not put: a value nobody put is *missing*, never 0 and never the
@@ -21,9 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sentinel.signals import CATALOG
+from msgspec.structs import replace
+
+from sentinel.signals import CATALOG, OF_ONE_MICRO_BATCH
 from sentinel.wire import Finding, Series
 from sentinel_hooks.probes.fence import Stopwatch
+from sentinel_hooks.probes.source import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +46,8 @@ class Sample:
     whether some gradient of the step was not finite, on this rank or another (None: unknown);
     `bad_parameters` are those of which this rank holds a part of such a reduced gradient, in the
     model's order. A `partial` sample is of a step that is still going on, or will never end.
+    `batches` and `samples` are the fingerprint and the ids of each micro-batch of the step, empty
+    where they are not known.
     """
 
     __slots__ = (
@@ -49,9 +55,11 @@ class Sample:
         "_defers",
         "bad_gradients",
         "bad_parameters",
+        "batches",
         "findings",
         "missing",
         "partial",
+        "samples",
         "step",
         "time",
         "values",
@@ -69,6 +77,8 @@ class Sample:
         self.values = array("d", bytes(8 * size))
         self.missing = bytearray(b"\xff" * ((size + 7) // 8))  # bit i, least significant first
         self.findings: list[Finding] = []
+        self.batches: Sequence[str] = ()
+        self.samples: Sequence[tuple[str, ...]] = ()
         self._deferred: list[tuple[Tensor, Fill]] = []
 
     def put(self, index: int, value: float) -> None:
@@ -102,6 +112,28 @@ class Sample:
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(finding)
             self.findings.sort(key=lambda one: CATALOG[one.signal].stage)
+
+    def found(self, *, alone: bool) -> tuple[Finding, ...]:
+        """The findings, each with the batch that it was met in, where it is of one batch.
+
+        What is found in reduced gradients may come from any rank and micro-batch: it is of one
+        batch only when this rank is `alone` and has had no other.
+        """
+        single = alone and len(set(self.batches)) == 1
+        return tuple(
+            self._located(one) if single or one.signal in OF_ONE_MICRO_BATCH else one
+            for one in self.findings
+        )
+
+    def _located(self, finding: Finding) -> Finding:
+        place = finding.micro_batch
+        if place >= len(self.batches):
+            return finding
+        return replace(
+            finding,
+            batch=finding.batch or self.batches[place],
+            samples=finding.samples or self.samples[place],
+        )
 
     def later(self, tensor: Tensor, fill: Fill) -> None:
         """Call `fill` with the elements of this 1-d float tensor once they can be read.
@@ -253,6 +285,9 @@ class Probe:
         Called once, whatever `every` is; hooks of its own ask `barrier.due`.
         """
 
+    def batch_came(self, source: Source, batch: object) -> None:
+        """The loop has taken this batch through `watch.batches`, perhaps to evaluate on it."""
+
     def forward_began(
         self, args: tuple[object, ...], kwargs: Mapping[str, object], training: bool
     ) -> None:
@@ -306,6 +341,9 @@ class Probe:
 
     def interlude(self, seconds: float) -> None:
         """The trainer did something else between two steps for so long, such as a checkpoint."""
+
+    def logged(self, values: Mapping[str, object]) -> None:
+        """The script has given these numbers of its own to `watch.log`, by name."""
 
     def resumed(self) -> None:
         """The boundary is over, with whatever was waited for there: the next step begins."""

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from sentinel.wire import Remedies
 from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.choice import choose
+from sentinel_hooks.adapters.options import Options
 from tests.hooks.scripts import half
 from tests.hooks.scripts.gpt import Gpt, adapted, batch
 from tests.hooks.scripts.internals import watch_lacking
@@ -198,7 +199,13 @@ def describe(adapter: Adapter, sample: Any) -> dict[str, Any]:
     }
     findings = [[one.signal, one.module, one.micro_batch] for one in sample.findings]
     bad = [one.parameter for one in sample.findings if one.parameter]
-    return {"step": sample.step, "values": values, "findings": findings, "parameters": bad}
+    return {
+        "step": sample.step,
+        "values": values,
+        "findings": findings,
+        "parameters": bad,
+        "batches": list(sample.batches),
+    }
 
 
 def fingerprint(engine: Any) -> dict[str, Any]:
@@ -266,7 +273,8 @@ def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
     boundaries: list[int] = []
     if case["watch"]:
         os.environ["SENTINEL_RAISE"] = "0" if case["broken"] else "1"
-        adapter = choose(engine, exact_updates=case["exact"])
+        options = Options(exact_updates=case["exact"], peak_flops=1e12)
+        adapter = choose(engine, options=options)
         for probe in adapter.panel.probes if case["often"] else ():
             probe.every = 1
         if case["broken"]:
