@@ -21,6 +21,7 @@ from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
 _THOROUGH = 100  # steps
 _SMALL = 4096  # elements; what is smaller is looked at whole
+_OPEN = 4
 _CHUNKS = 8  # blocks, and modules outside of them, whose output is kept for a while
 Returned = tuple[str, object]  # a module's name, and what it returned
 _CONTAINERS = (ModuleList, ModuleDict, Sequential)
@@ -109,6 +110,7 @@ class ActivationProbe(Probe):
         self._bad: list[Finding] = []
         self._hidden: list[Finding] = []  # bad inside a block that returned nothing bad
         self._thorough = 0  # steps for which all is looked at whole
+        self._unseen = 0  # modules outside of blocks since one was looked at
         self._later: list[tuple[Finding, Role, Tensor]] = []  # with the largest magnitude
         self._last: weakref.ref[Tensor] | None = None
         self._last_state = (-1, False)  # version of the last tensor looked at; was it bad
@@ -166,7 +168,8 @@ class ActivationProbe(Probe):
 
     def _look(self, name: str, role: Role, output: object) -> None:
         bad = False
-        for tensor in tensors_in(output):
+        skim = role is Role.OPEN and self._on_cpu and not self._is_due(name)
+        for tensor in () if skim else tensors_in(output):
             if tensor.device.type != "cpu":
                 finding = Finding("nonfinite_activation", name, self._passes - 1)
                 self._later.append((finding, role, _largest(tensor)))
@@ -181,6 +184,11 @@ class ActivationProbe(Probe):
             self._hidden += self._findings(_all_bad(self.inside))
         self._recent.add(self.inside, returned)
         self.inside = []
+
+    def _is_due(self, name: str) -> bool:
+        """Of modules outside of blocks every fourth is looked at: all of them are kept for long."""
+        self._unseen = (self._unseen + 1) % _OPEN
+        return not self._unseen or name == self._root_name or bool(self._thorough or self._bad)
 
     def _search(self, returned: Returned) -> None:
         """Something bad was put out here: find where it began, among what is still there."""

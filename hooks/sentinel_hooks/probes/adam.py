@@ -13,7 +13,6 @@ from sentinel.wire import Series
 from sentinel_hooks.probes.holdings import Sampler, Selection, read_back
 from sentinel_hooks.probes.probe import Barrier, Outcome, Probe, Sample
 from sentinel_hooks.probes.tensors import RollUp
-from sentinel_hooks.probes.update import EVERY
 
 _MOMENT = "exp_avg_sq"
 _LEAST = 1e-37  # of what is divided by: where v is 0, so is g
@@ -32,7 +31,7 @@ class AdamProbe(Probe):
 
     name = "Adam's RMS"
     signals = ("tensor_adam_rms", "layer_adam_rms")
-    every = EVERY
+    every = 20
     core = False
 
     def __init__(self, sampler: Sampler, absent: str = "") -> None:
@@ -78,10 +77,24 @@ class AdamProbe(Probe):
             self._gradients[place] = gradient / scale if isinstance(scale, Tensor) else gradient
 
     def base_step_ended(self, optimizer: Optimizer) -> None:
+        places, seconds, floors = [], [], []
+        known: list[float] | list[Tensor] = []
         for place, tensor, group in self._held(optimizer):
-            gradient = self._gradients.pop(place, None)
-            if gradient is not None:
-                self._compare(place, gradient, optimizer.state[tensor], group)
+            if place in self._gradients:
+                moment = self._moment(place, optimizer.state[tensor], group)
+                if moment is None:
+                    return
+                places.append(place)
+                seconds.append(moment[0])
+                known.append(moment[1])  # type: ignore[arg-type]
+                floors.append(moment[2])
+        if places:  # in few calls for all tensors, since most of the cost would be the calls
+            torch._foreach_div_(seconds, known)
+            torch._foreach_clamp_min_(seconds, floors)
+            torch._foreach_sqrt_(seconds)
+            gradients = [self._gradients.pop(place) for place in places]
+            ratios = torch._foreach_div(gradients, seconds)
+            self._ratios.update(zip(places, ratios, strict=True))
 
     def _held(self, optimizer: Optimizer) -> list[tuple[int, Tensor, Mapping[str, object]]]:
         """The tensors in the optimizer's groups that elements are looked at in."""
@@ -92,23 +105,22 @@ class AdamProbe(Probe):
             if id(tensor) in self._storages
         ]
 
-    def _compare(
-        self, place: int, gradient: Tensor, state: Mapping[str, object], group: Mapping[str, object]
-    ) -> None:
+    def _moment(
+        self, place: int, state: Mapping[str, object], group: Mapping[str, object]
+    ) -> tuple[Tensor, float | Tensor, float] | None:
+        """The second moment's elements, the share known of it, and what it counts as at least."""
         moment, steps = state.get(_MOMENT), state.get("step", group.get("step"))
         betas, eps = group.get("betas"), group.get("eps")
         if not isinstance(moment, Tensor) or not isinstance(steps, int | float | Tensor):
             self._lacking = f"the optimizer keeps no {_MOMENT} with a count of its steps"
-            return
+            return None
         if not isinstance(betas, tuple | list) or not isinstance(eps, float | int):
             self._lacking = "the optimizer has no betas and eps"
-            return
+            return None
         if isinstance(steps, Tensor):  # of one element; on a device it cannot be read now
             steps = steps.item() if steps.device.type == "cpu" else steps.to(torch.float32)
         known = 1 - betas[1] ** steps  # the share of v that does not come from its start at 0
-        second = self._sampler.now().take(place, moment).div_(known)
-        second.clamp_(min=max(eps * eps, _LEAST))
-        self._ratios[place] = gradient.mul_(second.rsqrt_())
+        return self._sampler.now().take(place, moment), known, max(eps * eps, _LEAST)
 
     def update_ended(self) -> None:
         if not self._ratios:

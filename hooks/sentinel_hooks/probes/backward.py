@@ -15,6 +15,7 @@ from sentinel_hooks.probes.finite import is_bad
 from sentinel_hooks.probes.probe import Barrier, Outcome, Probe, Sample
 
 _THOROUGH = 100  # steps
+_NOTED = 100  # steps between two at which the order is noted, where nothing else is to be seen
 _SMALL = 1 << 17  # elements; gradients that are smaller are looked at whole
 
 
@@ -29,7 +30,7 @@ class BackwardProbe(Probe):
     then, for some steps, every local gradient is looked at whole.
 
     `alone`: there is no other rank. With one micro-batch a step, too, the reduced gradients are
-    the local ones, and only the order is noted here.
+    the local ones, and only their order is noted here, now and then.
     """
 
     name = "local gradients"
@@ -52,7 +53,9 @@ class BackwardProbe(Probe):
         self._handles: list[RemovableHandle] = []
         self._passes = 0  # backward passes of this step
         self._before = 1  # of the step before
-        self._order: list[str] = []  # of the last pass
+        self._steps = 0
+        self.looks = self.notes = False  # at gradients, at their order only
+        self.order: list[str] = []  # of the last pass in which it was noted
         self._bad: dict[str, int] = {}  # parameter -> micro-batch
         self._later: list[tuple[str, int, Tensor]] = []  # with a sum that shows it
         self._thorough = 0  # steps for which gradients are looked at whole
@@ -71,7 +74,11 @@ class BackwardProbe(Probe):
 
     def backward_began(self) -> None:
         self._passes += 1
-        self._order = []
+        several = max(self._passes, self._before) > 1
+        self.looks = not self._alone or several or bool(self._thorough)
+        self.notes = not self._steps % _NOTED
+        if self.looks or self.notes:
+            self.order = []
 
     def seen(self, name: str, gradient: Tensor) -> None:
         """The backward pass has come to this parameter. Called from its hook: guards itself."""
@@ -80,16 +87,10 @@ class BackwardProbe(Probe):
             return
         began = perf_counter()
         try:
-            self._order.append(name)
-            if self._looks:
-                self._look(name, gradient.detach())
+            self._look(name, gradient.detach())
         except Exception as error:  # noqa: BLE001 - a probe's fault stays with the probe
             barrier.fault(self, error)
         barrier.spent(self, perf_counter() - began)
-
-    @property
-    def _looks(self) -> bool:
-        return not self._alone or max(self._passes, self._before) > 1 or bool(self._thorough)
 
     def _look(self, name: str, gradient: Tensor) -> None:
         if gradient.is_sparse:
@@ -108,8 +109,9 @@ class BackwardProbe(Probe):
 
     def read(self, sample: Sample) -> None:
         """Comes after the gradients, which say what is bad of those that are reduced."""
-        passes, order, bad, later = self._passes, self._order, self._bad, self._later
-        self._passes, self._order, self._bad, self._later = 0, [], {}, []
+        passes, order, bad, later = self._passes, self.order, self._bad, self._later
+        self._passes, self._bad, self._later = 0, {}, []
+        self._steps += 1
         self._before = passes or self._before
         self._thorough = max(0, self._thorough - 1)
         overflow, self._overflow = self._overflow, False
@@ -151,7 +153,7 @@ class BackwardProbe(Probe):
             if parameter._backward_hooks is not None and not parameter._backward_hooks:
                 parameter._backward_hooks = None  # torch leaves an empty dictionary
         self._handles, self._barrier = [], None
-        self._order, self._bad, self._later = [], {}, []
+        self.order, self._bad, self._later = [], {}, []
 
 
 class _GradientHook:
@@ -165,8 +167,12 @@ class _GradientHook:
         self.name = name
 
     def __call__(self, gradient: Tensor) -> None:
-        if not torch.compiler.is_compiling():
-            self.probe.seen(self.name, gradient)
+        probe = self.probe
+        if probe.looks and not torch.compiler.is_compiling():
+            probe.order.append(self.name)
+            probe.seen(self.name, gradient)
+        elif probe.notes:
+            probe.order.append(self.name)
 
 
 def _places(order: Sequence[str], names: Sequence[str]) -> Callable[[str], int]:
