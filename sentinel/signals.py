@@ -335,7 +335,7 @@ _COLLECTIVES = (
         "s",
         _MAX,
         _AROUND,
-        "in collectives of one kind and group in this step, waiting included",
+        "from start to end of wait, summed over collectives of one kind and group in this step",
         label="collective",
     ),
     Signal(
@@ -343,7 +343,7 @@ _COLLECTIVES = (
         "B",
         _MAX,
         _AROUND,
-        "taken in by collectives of one kind and group in this step",
+        "that a rank gives to or gets from such collectives in this step, whichever is more",
         label="collective",
     ),
     Signal(
@@ -481,6 +481,22 @@ _OURSELVES = (
     Signal("monitor_queue", "frames", _MAX, _AROUND, "frames that wait to be sent"),
     Signal("monitor_dropped", "frames", _MAX, _AROUND, "frames dropped, by reason", label="reason"),
     Signal("silence", "s", _MAX, _AROUND, "since a rank was last heard from", made_by="engine"),
+    Signal(
+        "stall",
+        "s",
+        _MAX,
+        _AROUND,
+        "since a rank last did a step or entered a collective, or stood to save or on hold",
+        made_by="engine",
+    ),
+    Signal(
+        "collective_lag",
+        "1",
+        _MAX,
+        _AROUND,
+        "collectives that a rank has not entered and others of its group have",
+        made_by="engine",
+    ),
     Signal(
         "lost",
         "1",

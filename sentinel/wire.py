@@ -155,8 +155,8 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
     `phase` is data, forward, backward, optimizer, checkpoint or held. `dropped` counts frames
     that never left, by reason. `outcome` is the run's control state as this rank last read it.
     `collectives` has, for each process group, the sequence numbers of the last collective that
-    was enqueued and of the last that was completed. `alarms` has, by signal, what cannot wait for
-    the end of a step that may never end.
+    was enqueued and of the last that was completed, or None where that is not known. `alarms`
+    has, by signal, what cannot wait for the end of a step that may never end.
     """
 
     step: Count
@@ -164,7 +164,7 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
     time: float
     dropped: Annotated[dict[Name, Count], Meta(max_length=64)] = {}
     outcome: bytes = b""
-    collectives: Annotated[dict[Name, tuple[Count, Count]], Meta(max_length=256)] = {}
+    collectives: Annotated[dict[Name, tuple[Count, Count | None]], Meta(max_length=256)] = {}
     alarms: Annotated[dict[Name, float], Meta(max_length=16)] = {}
 
 

@@ -52,6 +52,7 @@ def attach(
     budget: float = 0.01,
     exact_updates: bool = False,
     peak_flops: float | None = None,
+    nccl_timing: bool = False,
 ) -> Watch:
     """Watch a trainer: a DeepSpeed engine, an object with one as `engine`, or a plain loop's
     `model` and `optimizer`.
@@ -61,7 +62,8 @@ def attach(
     of the daemon (default: `$SENTINEL_DAEMON`, then the usual socket); rank 0's word counts for
     all ranks. If no daemon answers, training goes on as if nothing had been attached.
     `exact_updates`: measure update sizes on whole tensors instead of samples of 1,024 elements,
-    at the price of a copy of this rank's weights.
+    at the price of a copy of this rank's weights. `nccl_timing`: have NCCL time every collective
+    by CUDA events, at some cost of its own.
 
     `budget` is the share of a step that Sentinel may take on rank 0. Past it, what it need not
     measure at every step is measured more rarely on all ranks, and coverage says so. `peak_flops`
@@ -79,7 +81,7 @@ def attach(
     if not 0 < budget <= 1:
         raise AttachError(f"budget={budget!r}: expected a share of the step's time, such as 0.01")
     joined = jobs.join(int(os.environ.get("WORLD_SIZE") or 1))
-    options = Options(exact_updates=exact_updates, peak_flops=stated_peak(peak_flops))
+    options = Options(exact_updates, stated_peak(peak_flops), nccl_timing)
     adapter = choose(trainer, model, optimizer, options=options)
     watch = Watch(adapter, joined, name, place, budget)
     watch._start()
@@ -384,7 +386,8 @@ class Watch:
             clock.steady(),
             dropped,
             control.encode(seen) if seen is not None else b"",
-            alarms=self._adapter.panel.alarms(),
+            self._adapter.sequences.read(),
+            self._adapter.panel.alarms(),
         )
 
     def refresh(self) -> None:

@@ -35,7 +35,16 @@ def ranks_of(run: Run) -> list[RankRow]:
         stands = held is not None and rank in run.connected
         step, phase = (held or 0, "held") if stands else (state.step, state.phase)
         rows.append(
-            RankRow(rank, state.host, state.pid, state.device, step, phase, state.last_seen)
+            RankRow(
+                rank,
+                state.host,
+                state.pid,
+                state.device,
+                step,
+                phase,
+                state.last_seen,
+                state.collectives,
+            )
         )
     return rows
 
@@ -51,6 +60,7 @@ def status_of(run: Run, now: float) -> StatusJSON:
             step=row.step,
             phase=row.phase,
             last_seen_s=round(max(0.0, now - row.last_seen), 3),
+            collectives={group: list(ends) for group, ends in row.collectives.items()},
         )
         for row in ranks_of(run)
     ]

@@ -9,7 +9,7 @@ ever grows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,11 +18,13 @@ from sentinel.engine.coverage import RankCoverage
 from sentinel.engine.expression import Reading
 from sentinel.engine.operators import Values
 from sentinel.engine.step import Layout
-from sentinel.wire import Hello
+from sentinel.wire import Heartbeat, Hello
 
 Place = tuple[int, int]  # era, step
 
 LOST_AFTER = 10.0  # s without a connection, and without a farewell
+HEARD_WITHIN = 10.0  # s; what was heard earlier is not compared with what others do now
+_STANDING = ("checkpoint", "held")  # phases in which nobody comes further
 BEFORE_ALL: Place = (-1, -1)
 
 
@@ -32,6 +34,7 @@ class RankState:
 
     `goodbye` is the reason of its farewell and `detail` what it said besides, such as the error
     that ended it.
+    `collectives` has, for each of its groups, the last one entered and the last one completed.
     """
 
     rank: int
@@ -49,6 +52,8 @@ class RankState:
     detail: str = ""
     dropped: Mapping[str, int] = field(default_factory=dict)
     coverage: RankCoverage = field(default_factory=RankCoverage)
+    collectives: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    moved: float = 0.0  # when it last came further: a step, or a collective
     layout: Layout = field(default_factory=Layout)
     era: int = 0
     at: int = -1  # the step of its last frame in this era
@@ -115,7 +120,7 @@ class Roster:
         state.coverage.greet(hello, reborn=reborn)
         state.step = hello.step
         state.connected, state.lost, state.goodbye, state.detail = True, False, None, ""
-        state.last_seen = now
+        state.last_seen = state.moved = now
         self.front = max(self.front, hello.step)
         self._target = None
         return reborn
@@ -137,7 +142,7 @@ class Roster:
 
     def _restart(self, state: RankState) -> None:
         """A new process took the rank's place: join the newest era, or open it for all of them."""
-        state.sequence, state.late = -1, False
+        state.sequence, state.late, state.collectives = -1, False, {}
         if state.era == self.era:
             self._open_era()
             self._launched, self._absent_awaited = self.era, True
@@ -146,6 +151,15 @@ class Roster:
     def _open_era(self) -> None:
         self.era += 1
         self.front = 0
+
+    def beat(self, state: RankState, heartbeat: Heartbeat, now: float) -> None:
+        """Take in how a rank is."""
+        entered = {group: ends[0] for group, ends in heartbeat.collectives.items()}
+        before = {group: ends[0] for group, ends in state.collectives.items()}
+        if heartbeat.step != state.step or entered != before or heartbeat.phase in _STANDING:
+            state.moved = now
+        state.step, state.phase = heartbeat.step, heartbeat.phase
+        state.dropped, state.collectives = heartbeat.dropped, heartbeat.collectives
 
     def advance(self, state: RankState, step: int) -> bool:
         """Take in that a rank has done this step. Returns whether it went back to get there."""
@@ -158,6 +172,7 @@ class Roster:
                 self._open_era()
             state.era = self.era
         state.at = state.step = step
+        state.moved = state.last_seen
         if state.era == self.era:
             self.front = max(self.front, step)
         if self._target is not None and state.awaited and before < self._target <= state.place:
@@ -238,17 +253,20 @@ class Roster:
 class Pulse:
     """What the engine itself knows of the ranks at one moment: the source for rules of the clock.
 
-    Whoever has said farewell is neither silent nor lost, and nobody was silent before `awake`,
-    when it was the engine that heard nothing. A rank that dies without a word makes others fail:
-    while it is in doubt whether one has, nothing is said of failures.
+    Whoever has said farewell is neither silent nor lost, nor does it stall, and nobody was silent
+    or stalled before `awake`, when it was the engine that heard nothing. A rank that dies without
+    a word makes others fail: while it is in doubt whether one has, nothing is said of failures.
     """
 
     def __init__(self, roster: Roster, now: float, awake: float) -> None:
         since = [now if s.goodbye is not None else max(s.last_seen, awake) for s in roster.slots]
+        moved = [now if s.goodbye is not None else max(s.moved, awake) for s in roster.slots]
         self._by_rank = {
             "silence": [now - heard for heard in since],
             "lost": [float(s.lost and s.goodbye is None) for s in roster.slots],
             "failed": [float(s.failed) for s in roster.slots],
+            "stall": [now - at for at in moved],
+            "collective_lag": _lags(roster.slots, now),
         }
         self._missing = {"failed"} if roster.is_in_doubt else set()
 
@@ -259,3 +277,21 @@ class Pulse:
         if reading.by_rank:
             return Values(values, np.full(values.shape, missing))
         return Values(values.max(initial=-np.inf), np.asarray(missing or not values.size))
+
+
+def _lags(ranks: Sequence[RankState], now: float) -> list[float]:
+    """How many collectives each rank is behind the first of its group, in the worst group.
+
+    Only ranks that are there and were heard of just now are compared.
+    """
+    there = [s.connected and s.goodbye is None and now - s.last_seen <= HEARD_WITHIN for s in ranks]
+    front: dict[str, int] = {}
+    for state, here in zip(ranks, there, strict=True):
+        for group, (entered, _) in state.collectives.items() if here else ():
+            front[group] = max(front.get(group, 0), entered)
+    return [
+        float(max((front[group] - ends[0] for group, ends in s.collectives.items()), default=0))
+        if here
+        else 0.0
+        for s, here in zip(ranks, there, strict=True)
+    ]

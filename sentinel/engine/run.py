@@ -132,8 +132,7 @@ class RunEngine:
             if isinstance(message, Frame):
                 self._frame(state, message, now)
             elif isinstance(message, Heartbeat):
-                state.step, state.phase = message.step, message.phase
-                state.dropped = message.dropped
+                self._roster.beat(state, message, now)
                 self._alarm(state, message, now)
             elif isinstance(message, Extension):
                 self._extend(state, message)

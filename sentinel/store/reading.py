@@ -30,6 +30,7 @@ from sentinel.store.shapes import (
 
 _labels = msgspec.json.Decoder(dict[str, str])
 _reports = msgspec.json.Decoder(RunCoverage)
+_collectives = msgspec.json.Decoder(dict[str, tuple[int, int | None]])
 _names = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -187,6 +188,7 @@ def rank(row: Row) -> RankRow:
         step=whole(row["step"]),
         phase=text(row["phase"]),
         last_seen=real(row["last_seen"]),
+        collectives=_collectives.decode(text(row["collectives"] or "{}")),
     )
 
 
@@ -208,6 +210,7 @@ def status(run_row: RunRow, rank_rows: list[RankRow], now: float) -> StatusJSON:
                 "step": row.step,
                 "phase": row.phase,
                 "last_seen_s": round(max(0.0, now - row.last_seen), 3),
+                "collectives": {group: list(ends) for group, ends in row.collectives.items()},
             }
             for row in rank_rows
         ],

@@ -188,4 +188,9 @@ def _culprits(tables: Tables) -> None:
         incidents.add_column(name, kind)
 
 
-SCHEMA = Schema(application_id=0x53656E74, migrations=(_first, _coverage, _culprits))
+def _collectives(tables: Tables) -> None:
+    """How far each rank has come in the collectives of its groups, as JSON."""
+    tables.execute("ALTER TABLE ranks ADD COLUMN collectives TEXT")
+
+
+SCHEMA = Schema(application_id=0x53656E74, migrations=(_first, _coverage, _culprits, _collectives))

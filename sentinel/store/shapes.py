@@ -8,7 +8,8 @@ of the strings "NaN", "Infinity", "-Infinity".
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from sentinel.engine.transition import AlertChanged, Cause, Severity
@@ -73,7 +74,11 @@ class IncidentJSON(TypedDict):
 
 
 class RankJSON(TypedDict):
-    """One rank; `last_seen_s` is how many seconds ago it was heard from."""
+    """One rank; `last_seen_s` is how many seconds ago it was heard from.
+
+    `collectives` has for each of its process groups the number of the last collective that it
+    entered, and of the last that was completed (null where that is not known).
+    """
 
     rank: int
     host: str
@@ -81,6 +86,7 @@ class RankJSON(TypedDict):
     step: int
     phase: str
     last_seen_s: float
+    collectives: dict[str, list[int | None]]
 
 
 class HoldJSON(TypedDict):
@@ -136,6 +142,7 @@ class RankRow:
     step: int
     phase: str
     last_seen: float
+    collectives: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -302,6 +302,20 @@ def save_coverage(connection: sqlite3.Connection, report: RunCoverage) -> None:
     )
 
 
+def _rank_values(run: str, rank: RankRow) -> tuple[str | int | float, ...]:
+    return (
+        run,
+        rank.rank,
+        rank.host,
+        rank.pid,
+        rank.device,
+        rank.step,
+        rank.phase,
+        rank.last_seen,
+        msgspec.json.encode(rank.collectives).decode(),
+    )
+
+
 def save_run(connection: sqlite3.Connection, row: RunRow, ranks: Iterable[RankRow]) -> None:
     """Insert or update a run and these of its ranks."""
     hold = row.hold
@@ -329,13 +343,15 @@ def save_run(connection: sqlite3.Connection, row: RunRow, ranks: Iterable[RankRo
     )
     connection.executemany(
         """
-        INSERT INTO ranks (run, rank, host, pid, device, step, phase, last_seen)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO ranks (run, rank, host, pid, device, step, phase, last_seen,
+                           collectives)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (run, rank) DO UPDATE SET
             host = excluded.host, pid = excluded.pid, device = excluded.device,
-            step = excluded.step, phase = excluded.phase, last_seen = excluded.last_seen
+            step = excluded.step, phase = excluded.phase, last_seen = excluded.last_seen,
+            collectives = excluded.collectives
         """,
-        [(row.name, r.rank, r.host, r.pid, r.device, r.step, r.phase, r.last_seen) for r in ranks],
+        [_rank_values(row.name, rank) for rank in ranks],
     )
     # A run that was started again with fewer ranks has no others.
     connection.execute("DELETE FROM ranks WHERE run = ? AND rank >= ?", (row.name, row.world_size))

@@ -35,7 +35,9 @@ def test_status_json_is_what_was_promised(held: tuple[Daemon, FakeJob]) -> None:
     assert (run["run"], run["state"], run["world_size"]) == ("run", "held", 2)
     assert set(run["hold"]) == {"step", "by", "since"}
     for rank in run["ranks"]:
-        assert set(rank) == {"rank", "host", "pid", "step", "phase", "last_seen_s"}
+        assert set(rank) == {
+            *("rank", "host", "pid", "step", "phase", "last_seen_s", "collectives")
+        }
         assert (rank["step"], rank["host"]) == (job.step, "node-1")
         assert rank["last_seen_s"] >= 0
 

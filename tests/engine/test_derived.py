@@ -61,3 +61,16 @@ def test_a_series_cannot_be_announced_twice() -> None:
     assert sum(job.engine.refused.values()) == 1
     job.step(1, {"loss": 2.0})
     assert job.engine.step == 1
+
+
+def test_a_rank_outside_of_a_group_takes_no_part_in_what_follows_from_it() -> None:
+    label = "all_reduce@group-3:0-2/2"
+    names = [f"collective_seconds/{label}", f"collective_bytes/{label}"]
+    job = Job([], {0: names, 1: ["loss"], 2: names}, world_size=3)
+    moved = {names[1]: 600.0}
+    job.step(1, {"loss": 1.0}, {0: {names[0]: 4.0, **moved}, 2: {names[0]: 3.0, **moved}})
+    latest = job.engine.latest
+    assert latest[Series("collective_wait_seconds", label)] == 1.0
+    assert latest[Series("collective_bytes_per_second", label)] == 200.0
+    job.step(2, {"loss": 1.0}, {0: moved, 2: moved})  # durations that are not known
+    assert Series("collective_bytes_per_second", label) not in job.engine.latest

@@ -592,3 +592,28 @@ def test_an_engine_that_does_not_count_its_steps_is_refused_and_one_that_is_odd_
         assert {"loss", "skipped"} <= set(odd["values"])
         # Nobody knows then whether the gradient was finite, so that nothing is said of masking.
         assert "grad_norm_masked" not in odd["values"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_collective_of_a_step_is_timed_by_operation_and_group(runs: Runs, stage: int) -> None:
+    operations = {0: {"all_reduce"}, 3: {"all_gather", "reduce_scatter"}}
+    for rank in runs.of(f"watched {stage}"):
+        assert rank["lost"] == []  # none was started where it is not seen
+        for sample in rank["samples"]:
+            values = sample["values"]
+            kinds = {name[19:] for name in values if name.startswith("collective_seconds|")}
+            assert {f"collective_bytes|{kind}" in values for kind in kinds} == {True}
+            expected = operations.get(stage, {"all_reduce", "all_gather"})
+            assert expected <= {kind.partition("@")[0] for kind in kinds}
+            assert all(kind.endswith(":0-1") for kind in kinds)
+            assert values["exposed_communication_seconds"] > 0
+    first, second = (
+        {
+            name: value
+            for name, value in values.items()
+            if name.startswith("collective_sequence|") and name.endswith(":0-1")
+        }
+        for values in runs.at(f"watched {stage}", 4)
+    )
+    assert first == second
+    assert max(first.values()) > 0

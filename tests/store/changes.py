@@ -78,4 +78,7 @@ def pause(*, incident: str = "i1", run: str = "gpt", at: float = 1000.0) -> Acti
 
 
 def rank(number: int, *, step: int = 40, last_seen: float = 1000.0) -> RankRow:
-    return RankRow(number, "node-a", 100 + number, f"cuda:{number}", step, "forward", last_seen)
+    collectives = {"data:0-1": (12, None)}
+    return RankRow(
+        number, "node-a", 100 + number, f"cuda:{number}", step, "forward", last_seen, collectives
+    )

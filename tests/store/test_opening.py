@@ -278,3 +278,19 @@ def test_the_file_system_is_that_of_the_deepest_mount() -> None:
     assert file_system_of(Path("/home/ann/local disk/x"), MOUNTS) == "xfs"
     assert file_system_of(Path("/x"), "") == ""
     assert why_unsafe(Path("/x"), "") is None
+
+
+def test_ranks_recorded_before_their_collectives_were_kept_are_still_known(tmp_path: Path) -> None:
+    make(tmp_path)
+    connection = sqlite3.connect(tmp_path / "sentinel.db")
+    connection.execute("INSERT INTO runs VALUES ('old','lost',4,1,0,NULL,'',NULL,NULL,NULL)")
+    connection.execute("ALTER TABLE ranks DROP COLUMN collectives")
+    connection.execute("INSERT INTO ranks VALUES ('old', 0, 'node', 1, 'cpu', 4, 'data', 9.0)")
+    connection.execute("PRAGMA user_version = 3")
+    connection.commit()
+    connection.close()
+
+    store = Store.open(tmp_path)
+    (entry,) = [one for one in store.status(10.0) if one["run"] == "old"]
+    assert (entry["ranks"][0]["step"], entry["ranks"][0]["collectives"]) == (4, {})
+    store.close()

@@ -185,6 +185,7 @@ def test_runs_and_ranks_are_kept_as_last_saved(store: Store) -> None:
                     "step": 41,
                     "phase": "forward",
                     "last_seen_s": 1.5,
+                    "collectives": {"data:0-1": [12, None]},
                 }
                 for n in (0, 1)
             ],

@@ -51,6 +51,10 @@ def _of(kind: inspect.Type) -> st.SearchStrategy[object]:
         case inspect.DictType():
             keys, values = _of(kind.key_type), _of(kind.value_type)
             return st.dictionaries(keys, values, max_size=4)
+        case inspect.NoneType():
+            return st.none()
+        case inspect.UnionType():
+            return st.one_of(*map(_of, kind.types))
         case _:
             raise NotImplementedError(f"no strategy for {kind}")
 

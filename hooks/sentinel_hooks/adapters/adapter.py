@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from sentinel.wire import Group, Remedies
+from sentinel_hooks.collectives.sequence import Sequences
 from sentinel_hooks.probes.panel import Panel
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Adapter(Protocol):
     model: torch.nn.Module
     device: torch.device
     panel: Panel
+    sequences: Sequences  # how far this rank has come in the collectives of its process groups
     offers: tuple[str, ...]  # of "scale_lr", "skip_batches", "save_checkpoint", "load_checkpoint"
 
     def groups(self) -> tuple[Group, ...]:

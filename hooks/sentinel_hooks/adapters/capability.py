@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from sentinel_hooks.adapters.remedy import Group
+from sentinel_hooks.probes.compression import CompressionProbe, compression_of
 
 
 class Optimizer(Protocol):
@@ -163,3 +164,14 @@ def skipped_steps(engine: Engine) -> int:
 def was_skipped(engine: Engine, skipped_before: int) -> bool:
     """Whether the step just taken left the weights alone."""
     return skipped_steps(engine) > skipped_before or ask(engine, "was_step_applied") is False
+
+
+def compression_probe(engine: Engine) -> CompressionProbe:
+    """Gradient compression of this engine."""
+    if ask(engine, "zero_quantized_gradients"):
+        return CompressionProbe(
+            None,
+            "ZeRO++ quantizes gradients inside DeepSpeed's own kernels, which do not say how many "
+            "bytes they send",
+        )
+    return compression_of(getattr(engine.optimizer, "optimizer", engine.optimizer), engine.module)

@@ -28,6 +28,8 @@ from sentinel_hooks.adapters.root import RootWatch
 from sentinel_hooks.adapters.shards import is_complete
 from sentinel_hooks.adapters.survey import require, survey
 from sentinel_hooks.adapters.weights import first_bad
+from sentinel_hooks.collectives.group import Groups
+from sentinel_hooks.collectives.sequence import Sequences
 from sentinel_hooks.probes.adam import AdamProbe
 from sentinel_hooks.probes.bypass import BypassProbe
 from sentinel_hooks.probes.clipping import ClippingProbe
@@ -71,7 +73,9 @@ class DeepSpeedAdapter:
         self._absent, self._shards, self._has_norm = found.absent, found.shards, found.has_norm
         self._gradients = self._gradient_probe()
         self._bypass = BypassProbe(self._absent.get("backward_bypassed", ""))
-        self.panel = Panel(self._probes(options), self.device)
+        process_groups = Groups(self.device)
+        self.sequences = Sequences(process_groups)
+        self.panel = Panel(self._probes(options, process_groups), self.device)
         self._rate = RateScale(lambda: engine.optimizer.param_groups)
         self._interceptions: list[Interception] = []
         self._handles: list[RemovableHandle] = []
@@ -95,7 +99,7 @@ class DeepSpeedAdapter:
             no_update=absent.get("nonfinite_update", ""),
         )
 
-    def _probes(self, options: Options) -> list[Probe]:
+    def _probes(self, options: Options, process_groups: Groups) -> list[Probe]:
         engine, absent, device = self._engine, self._absent, self.device
         sampler = Sampler(
             masters.of_engine(self._shards, engine.optimizer), exact=options.exact_updates
@@ -119,6 +123,7 @@ class DeepSpeedAdapter:
             ),
             UpdateProbe(sampler),
             AdamProbe(sampler, no_moment),
+            capability.compression_probe(engine),
         ]
         return instruments(
             self.model,
@@ -126,6 +131,7 @@ class DeepSpeedAdapter:
             self._shards.parameters,
             readings,
             options,
+            process_groups,
             no_checkpoints=absent.get("checkpoint_seconds", ""),
             complete=is_complete(engine),
         )

@@ -9,9 +9,12 @@ from torch.nn import Module
 
 from sentinel_hooks.adapters.options import Options
 from sentinel_hooks.adapters.parameters import Parameters, root_name
+from sentinel_hooks.collectives.group import Groups
 from sentinel_hooks.probes.activation import ActivationProbe
 from sentinel_hooks.probes.allocator import allocator_of
 from sentinel_hooks.probes.backward import BackwardProbe
+from sentinel_hooks.probes.collective_sequence import CollectiveSequenceProbe
+from sentinel_hooks.probes.collective_time import CollectiveTimeProbe
 from sentinel_hooks.probes.cost import CostProbe
 from sentinel_hooks.probes.data import DataProbe
 from sentinel_hooks.probes.device_blocks import DeviceBlocksProbe
@@ -36,6 +39,7 @@ def instruments(
     parameters: Parameters,
     own: Sequence[Probe],
     options: Options,
+    groups: Groups,
     *,
     no_checkpoints: str = "",
     complete: bool = True,
@@ -62,6 +66,8 @@ def instruments(
         DeviceBlocksProbe(allocator),
         OutOfMemoryProbe(lambda: device_memory.ooms),
         HardwareProbe(device),
+        CollectiveSequenceProbe(groups),
+        CollectiveTimeProbe(groups, device, nccl_timing=options.nccl_timing),
         LogProbe(device),
         CostProbe(),
     ]

@@ -31,9 +31,12 @@ from sentinel_hooks.adapters.remedy import RateScale, carry_out
 from sentinel_hooks.adapters.root import RootWatch
 from sentinel_hooks.adapters.shards import Shards, replicated
 from sentinel_hooks.adapters.weights import first_bad
+from sentinel_hooks.collectives.group import Groups
+from sentinel_hooks.collectives.sequence import Sequences
 from sentinel_hooks.probes.adam import AdamProbe
 from sentinel_hooks.probes.bypass import BypassProbe
 from sentinel_hooks.probes.clipping import ClippingProbe
+from sentinel_hooks.probes.compression import CompressionProbe, compression_of
 from sentinel_hooks.probes.gradient import GradientProbe
 from sentinel_hooks.probes.holdings import Sampler
 from sentinel_hooks.probes.loss_scale import LossScaleProbe
@@ -71,7 +74,11 @@ class PlainAdapter:
         self.device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.offers: tuple[str, ...] = ("scale_lr",)
         self._shards = self._find_shards()
-        self.panel = Panel(self._probes(options), self.device)
+        process_groups = Groups(self.device)
+        self.sequences = Sequences(process_groups)
+        compression = compression_of(optimizer, model)
+        probes = self._probes(options, compression, process_groups)
+        self.panel = Panel(probes, self.device)
         self._rate = RateScale(lambda: optimizer.param_groups)
         self._handles: list[RemovableHandle] = []
         self._root: RootWatch | None = None
@@ -89,7 +96,9 @@ class PlainAdapter:
         held = membership.replicated()
         return replicated(parameters_of(self.model), lambda _: held, absent=absent)
 
-    def _probes(self, options: Options) -> list[Probe]:
+    def _probes(
+        self, options: Options, compression: CompressionProbe, process_groups: Groups
+    ) -> list[Probe]:
         shards = self._shards
         gradients = GradientProbe(
             shards.parameters.tensors,
@@ -111,6 +120,7 @@ class PlainAdapter:
             ClippingProbe(lambda: None, self.device, _OWN_CLIPPING),
             UpdateProbe(sampler),
             AdamProbe(sampler, without_moment(self._optimizer)),
+            compression,
         ]
         return instruments(
             self.model,
@@ -118,6 +128,7 @@ class PlainAdapter:
             shards.parameters,
             own,
             options,
+            process_groups,
             no_checkpoints=_CHECKPOINTS,
         )
 

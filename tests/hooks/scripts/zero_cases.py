@@ -23,6 +23,7 @@ from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.adapters.options import Options
 from tests.hooks.scripts import half
+from tests.hooks.scripts.counted import Counter
 from tests.hooks.scripts.gpt import Gpt, adapted, batch
 from tests.hooks.scripts.internals import watch_lacking
 
@@ -222,44 +223,18 @@ def fingerprint(engine: Any) -> dict[str, Any]:
     }
     gradients = {name: str(one._backward_hooks) for name, one in engine.module.named_parameters()}
     methods = (engine.step, engine.backward, engine.save_checkpoint, engine.optimizer.step)
+    groups = (*vars(dist.ProcessGroup).values(), *vars(dist.Work).values())
     return {
         "gradients": gradients,
         "engine": sorted(vars(engine)),
         "optimizer": sorted(vars(engine.optimizer)),
         "methods": [method.__qualname__ for method in methods],
         "hooks": hooks,
+        "groups": [type(one).__name__ for one in groups],
     }
 
 
-class Counted:
-    """Counts the collectives of this process, underneath DeepSpeed."""
-
-    NAMES = (
-        "all_reduce",
-        "all_gather_into_tensor",
-        "reduce_scatter_tensor",
-        "broadcast",
-        "reduce",
-        "all_gather",
-        "barrier",
-        "reduce_scatter",
-        "all_to_all_single",
-    )
-
-    def __init__(self) -> None:
-        self.count = 0
-        for name in self.NAMES:
-            setattr(dist, name, self.counting(getattr(dist, name)))
-
-    def counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.count += 1
-            return function(*args, **kwargs)
-
-        return call
-
-
-def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
+def run(case: dict[str, Any]) -> dict[str, Any]:
     if case["reference"]:
         return reference(case)
     engine = engine_of(case)
@@ -285,7 +260,7 @@ def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
         result["missing"] = dict(adapter.panel.missing)
     if fault and fault.spec.get("after"):
         fault.place()
-    counted = collectives.count
+    counted = Counter()
     applied = Applied(engine)
     for step in range(1, case["steps"] + 1):
         for micro_batch in range(case["accumulate"]):
@@ -298,7 +273,7 @@ def run(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
             if step == case["remedy"]:
                 adapter.apply(Remedies(lr_scale=0.5))
         result["rates"].append(engine.get_lr()[0])
-    result["collectives"] = collectives.count - counted
+    result["collectives"] = counted.count
     result["skipped_steps"] = engine.skipped_steps
     result["applied"] = applied.norms
     result["boundaries"] = boundaries
@@ -343,10 +318,10 @@ def run_lacking(case: dict[str, Any]) -> dict[str, Any]:
     return {"losses": losses, "seen": seen}
 
 
-def result_of(case: dict[str, Any], collectives: Counted) -> dict[str, Any]:
+def result_of(case: dict[str, Any]) -> dict[str, Any]:
     if case["overflows"]:
         return half.run(case["overflows"], describe)
-    return run_lacking(case) if case["lacking"] else run(case, collectives)
+    return run_lacking(case) if case["lacking"] else run(case)
 
 
 def checkpointed(model: Any) -> None:
@@ -373,10 +348,9 @@ def break_probe(adapter: Adapter, name: str) -> None:
 def main() -> None:
     cases = [{**DEFAULTS, **case} for case in json.loads(sys.argv[1])]
     torch.set_num_threads(1)
-    collectives = Counted()
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # needs no compiler
     deepspeed.init_distributed("gloo")
-    results = {case["name"]: result_of(case, collectives) for case in cases}
+    results = {case["name"]: result_of(case) for case in cases}
     out = Path(sys.argv[2]) / f"rank{dist.get_rank()}.json"
     out.write_text(json.dumps(results))
     dist.barrier()
