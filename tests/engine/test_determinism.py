@@ -7,6 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentinel.engine.incident import precedence
 from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import Cause, Transition
 from sentinel.wire import FromRank, Goodbye, Heartbeat, Splitter, decode_from_rank, encode
@@ -99,7 +100,7 @@ def test_what_is_told_is_consistent_whatever_the_ranks_say(
             assert (change.change == "opened") is (open_incident is None)
             if change.change == "updated":
                 assert cause is not None
-                assert change.cause.step <= cause.step
+                assert precedence(change.cause) <= precedence(cause)
             open_incident = None if change.change == "resolved" else change.id
             cause = change.cause
             assert not (change.change == "resolved" and firing)

@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from sentinel_hooks import attach as attaching
+from sentinel_hooks import watch as watching
+from sentinel_hooks.attach import attach
 from sentinel_hooks.probes.host_memory import HostMemoryProbe
 from sentinel_hooks.probes.probe import Sample
 from tests.hooks.scripts.gpt import Gpt, batch
@@ -35,7 +36,7 @@ def train(*, watch: bool) -> list[str]:
     torch.manual_seed(2)
     model = DistributedDataParallel(Gpt())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    watched = attaching.attach(model=model, optimizer=optimizer, run="run") if watch else None
+    watched = attach(model=model, optimizer=optimizer, run="run") if watch else None
     losses = []
     for step in range(STEPS):
         rows = batch(10 * step + dist.get_rank())
@@ -52,7 +53,7 @@ def train(*, watch: bool) -> list[str]:
 def main() -> None:
     os.environ["SENTINEL_RAISE"] = "1"
     torch.set_num_threads(1)
-    for thing, name, broken in ((HostMemoryProbe, "read", dear), (attaching, "HEARTBEAT", 0.2)):
+    for thing, name, broken in ((HostMemoryProbe, "read", dear), (watching, "HEARTBEAT", 0.2)):
         setattr(thing, name, broken)
     dist.init_process_group("gloo")
     results = {"plain": train(watch=False), "watched": train(watch=True)}
