@@ -12,7 +12,7 @@ from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.probes.probe import Probe, Sample
 from tests.hooks.scripts.gpt import Gpt, batch
 
-STEPS = 12  # enough for what is measured every ten steps
+STEPS = 6
 SECOND = 1.0
 
 
@@ -24,6 +24,7 @@ def trained(spoil: Callable[[Probe], None] | None, name: str) -> tuple[list[floa
     adapter = choose(model=model, optimizer=optimizer)
     probe = next(one for one in adapter.panel.probes if one.name == name)
     if spoil is not None:
+        probe.every = 1
         spoil(probe)
     adapter.install(lambda _: None, lambda _: None)
     losses, measured = [], 0
@@ -33,7 +34,7 @@ def trained(spoil: Callable[[Probe], None] | None, name: str) -> tuple[list[floa
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
         measured += len(adapter.panel.settled())
     reasons = [one.reason for one in adapter.panel.changes() if one.signal in probe.signals]
     assert (probe in adapter.panel.probes) == (spoil is None)

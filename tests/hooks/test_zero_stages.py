@@ -190,6 +190,7 @@ def test_watching_changes_no_bit_of_the_losses_and_adds_no_collective(
         assert watched["losses"] == plain["losses"]
         assert watched["norms"] == plain["norms"]
         assert watched["collectives"] == plain["collectives"] > 0
+        assert watched["waits"] == plain["waits"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from sentinel.wire import Series
 from sentinel_hooks.probes.holdings import Sampler, Selection, read_back
 from sentinel_hooks.probes.probe import Barrier, Outcome, Probe, Sample
+from sentinel_hooks.probes.readback import number
 from sentinel_hooks.probes.tensors import RollUp
 
 _MOMENT = "exp_avg_sq"
@@ -118,7 +119,7 @@ class AdamProbe(Probe):
             self._lacking = "the optimizer has no betas and eps"
             return None
         if isinstance(steps, Tensor):  # of one element; on a device it cannot be read now
-            steps = steps.item() if steps.device.type == "cpu" else steps.to(torch.float32)
+            steps = number(steps) if steps.device.type == "cpu" else steps.to(torch.float32)
         known = 1 - betas[1] ** steps  # the share of v that does not come from its start at 0
         return self._sampler.now().take(place, moment), known, max(eps * eps, _LEAST)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from sentinel_hooks.probes.readback import number
+
 _DEPTH = 3  # how deep tensors are looked for
 
 
@@ -18,7 +20,7 @@ def is_bad(values: Tensor) -> bool:
     """
     # Half precision overflows at 65,504: there the sum is taken in single precision.
     wide = torch.float32 if values.dtype == torch.float16 else None
-    return not math.isfinite(values.sum(dtype=wide).item()) and not bool(
+    return not math.isfinite(number(values.sum(dtype=wide))) and not bool(
         torch.isfinite(values).all()
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sentinel.wire import Series
 from sentinel_hooks.probes.probe import Barrier, Gradients, Outcome, Probe, Sample
+from sentinel_hooks.probes.readback import number
 from sentinel_hooks.probes.squares import squares
 from sentinel_hooks.probes.tensors import RollUp, Tensors
 
@@ -179,7 +180,7 @@ class Measured:
         if all(shard.device.type == "cpu" for shard in shards):
             self._squares = squares([shard.detach() for shard in shards])
             if isinstance(self._scale, Tensor):
-                self._scale = float(self._scale)
+                self._scale = number(self._scale)
         else:
             norms = torch._foreach_norm(list(shards), 2, dtype=torch.float32)
             self.waiting.append(torch.stack(norms))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sentinel.wire import Finding, Series
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
+from sentinel_hooks.probes.readback import number
 
 
 class LossProbe(Probe):
@@ -75,7 +76,7 @@ class LossProbe(Probe):
 def _keep(loss: Tensor) -> Tensor | float:
     """The loss as it stands now: its number, or on a device a copy that nobody changes."""
     if loss.device.type == "cpu":
-        return float(loss.detach())
+        return number(loss)
     return loss.detach().to(torch.float32, copy=True).reshape(1)
 
 

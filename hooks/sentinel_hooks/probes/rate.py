@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sentinel.wire import Series
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
+from sentinel_hooks.probes.readback import number
 
 Rate = float | Tensor
 
@@ -63,6 +64,6 @@ def kept(value: Rate) -> Rate:
     """The value as it stands now: on a device a copy, since it may be changed in place."""
     if isinstance(value, Tensor):
         if value.device.type == "cpu":
-            return float(value.detach())
+            return number(value)
         return value.detach().clone().to(torch.float32).reshape(1)
     return float(value)

@@ -15,6 +15,15 @@ import torch
 from torch import Tensor
 
 
+def number(tensor: Tensor) -> float:
+    """The one element of a tensor on the CPU.
+
+    Not by `item`, an operator that would wait for the device of any other tensor.
+    """
+    value: object = tensor.detach().reshape(()).tolist()
+    return float(value)  # type: ignore[arg-type]
+
+
 class Arrival(Protocol):
     """Values on their way to the host."""
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sentinel_hooks.probes.readback import number
+
 _SHORT = 1 << 14  # elements: a tensor of no more is added up in one call with others
 _CHUNK = 5 << 17  # elements added up in single precision; sums of chunks are double
 _SHORT_CHUNK = 1 << 16  # of types with few digits, whose rounding errors do not cancel
@@ -35,14 +37,14 @@ def _square(tensor: Tensor) -> float:
     flat = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
     single = flat.dtype in (torch.float32, torch.float64)
     if flat.numel() <= _CHUNK and single:
-        return torch.dot(flat, flat).item()
+        return number(torch.dot(flat, flat))
     total = 0.0
     for chunk in torch.split(flat, _CHUNK if single else _SHORT_CHUNK):
         wide = chunk if single else chunk.to(torch.float32)
-        total += torch.dot(wide, wide).item()
+        total += number(torch.dot(wide, wide))
     return total
 
 
 def _wide_square(tensor: Tensor) -> float:
     """Single precision may just have overflowed."""
-    return float(tensor.to(torch.float64).square().sum())
+    return number(tensor.to(torch.float64).square().sum())

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sentinel.wire import Remedies
 from sentinel_hooks.adapters.adapter import Adapter
@@ -70,6 +72,21 @@ def engine_of(case: dict[str, Any]) -> Any:
         warmup = {"warmup_num_steps": 10, "warmup_max_lr": 1e-3, "warmup_type": "linear"}
         config["scheduler"] = {"type": "WarmupLR", "params": warmup}
     return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+
+
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what would wait for a device: elements read one by one, and copies between devices."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        copies = function is torch.ops.aten._to_copy.default and "device" in (kwargs or {})
+        self.count += copies or function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
 
 
 class Applied:
@@ -262,10 +279,12 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
         fault.place()
     counted = Counter()
     applied = Applied(engine)
+    waits = Waits()
     for step in range(1, case["steps"] + 1):
         for micro_batch in range(case["accumulate"]):
             disarm = fault.around(step, micro_batch) if fault else lambda: None
-            result["losses"].append(train(engine, case, step, micro_batch, disarm).hex())
+            with waits if step == 2 else nullcontext():
+                result["losses"].append(train(engine, case, step, micro_batch, disarm).hex())
         norm = engine.get_global_grad_norm()
         result["norms"].append(None if norm is None else float(norm))
         if adapter is not None:
@@ -274,6 +293,7 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
                 adapter.apply(Remedies(lr_scale=0.5))
         result["rates"].append(engine.get_lr()[0])
     result["collectives"] = counted.count
+    result["waits"] = waits.count
     result["skipped_steps"] = engine.skipped_steps
     result["applied"] = applied.norms
     result["boundaries"] = boundaries
