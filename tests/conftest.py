@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
@@ -27,3 +28,11 @@ def _version(name: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `slow` run last; otherwise the order stays as it is."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _black_boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Black boxes of ranks that tests kill stay with the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SENTINEL_BLACKBOX", str(tmp_path_factory.mktemp("blackbox")))
+        yield

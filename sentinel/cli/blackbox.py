@@ -15,7 +15,7 @@ from sentinel.blackbox import MAX_FILE, BlackBox, Record, read
 from sentinel.cli.options import json_option
 from sentinel.errors import BlackBoxError
 
-_SHOWN = ("loss", "grad_norm", "summed_grad_norm", "skipped", "step_seconds")
+_SHOWN = ("loss", "grad_norm", "skipped", "step_seconds")
 
 
 @click.command("blackbox")
@@ -55,7 +55,10 @@ def _show(box: BlackBox) -> None:
         row = [str(record.frame.step), clock.isoformat(record.frame.time)]
         row += [f"{values[name]:.6g}" if name in values else "-" for name in shown]
         row.append(",".join(record.batches) or "-")
-        row += [f"{one.signal} in {one.module}" for one in record.frame.findings]
+        row += [
+            f"{one.signal} in {one.module}" if one.module else one.signal
+            for one in record.frame.findings
+        ]
         click.echo("  ".join(row))
 
 
