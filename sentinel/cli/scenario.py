@@ -52,8 +52,8 @@ def _lr_jump() -> Scenario:
     at = 70
     return Scenario(
         name="lr-jump",
-        story=f"From step {at} on, the learning rate is 40 times what it should be.",
-        fault=f"lr-jump:step={at},factor=40",
+        story=f"From step {at} on, the learning rate is 100 times what it should be.",
+        fault=f"lr-jump:step={at},factor=100",
         steps=95,
         at=at,
         rules=frozenset({"LossSpike", "GradNormExplosion"}),

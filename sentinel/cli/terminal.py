@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TextIO
 
@@ -53,6 +54,15 @@ class Terminal:
         )
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads: the run matters more
+        try:
             self._stream.write(text + "\n")
             self._stream.flush()
+        except BrokenPipeError:
+            self._let_go()
+        except (OSError, ValueError):
+            pass  # nobody reads: the run matters more
+
+    def _let_go(self) -> None:
+        """What could not be written must not fail once more when the interpreter ends."""
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())

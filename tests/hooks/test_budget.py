@@ -141,6 +141,7 @@ class Rank:
     def __init__(self, rank: int, board: LocalBoard) -> None:
         probes = (Spender(0.05, core=True), Spender(0.9, core=False))
         self.panel = Panel(probes, torch.device("cpu"))
+        self.panel.limit = 10.0  # s; nothing here is to be switched off
         self.panel.start(0)
         budget = Budget(0.01) if rank == 0 else None
         self.economy = Economy(self.panel, board, budget, interval=1e-9)

@@ -44,6 +44,7 @@ def test_a_recorded_run_gives_what_happened_live() -> None:
         "NonFiniteLoss",
         "NonFiniteUpdate",
         "RankSilent",
+        "RankFailed",
     ]
 
 
