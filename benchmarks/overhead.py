@@ -7,11 +7,12 @@ Trains two GPTs, of about 11M and 0.9M parameters, in a plain loop on the CPU wi
 probe alone, for the core, for all of Sentinel, and for what others do, two figures are given:
 
 direct   the seconds spent in the added code, by its own clock, over the seconds of the step
-paired   the median time of a watched block over that of the unwatched block beside it, with the
-         smallest and the largest; "nothing" shows what such a ratio can resolve on this machine
+paired   the median ratio of the time of a watched step to that of the same step unwatched, with
+         its quartiles; "nothing" shows what such a ratio can resolve on this machine
 
-Steps are counted from 1 in each block, so that with the default of ten steps what is measured
-every ten steps counts once. `--write` puts the tables into benchmarks/RESULTS.md.
+Steps are counted from 1 in each block, so that with the default of twenty what is measured every
+twenty steps counts once; of what is measured at every step a quarter of them is enough. `--write`
+puts the tables into benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class Row:
 
     def __str__(self) -> str:
         direct, ratio = 100 * statistics.mean(self.direct), statistics.median(self.paired)
-        spread = f"{min(self.paired):.3f} to {max(self.paired):.3f}"
+        low, _, high = statistics.quantiles(self.paired, n=4)
+        spread = f"{low:.3f} to {high:.3f}"
         return f"| {self.name} | {self.interval} | {direct:.2f}% | {ratio:.3f} | {spread} |"
 
 
@@ -168,12 +170,13 @@ def compare(training: Training, options: argparse.Namespace) -> list[Row]:
         if options.only and options.only not in name:
             continue
         row = Row(name, interval)
+        steps = options.steps if interval not in ("", "1") else max(2, options.steps // 4)
         for turn in range(options.blocks):
             blocks = [watched, unwatched] if turn % 2 else [unwatched, watched]
-            first, second = (way(training, options.steps) for way in blocks)
+            first, second = (way(training, steps) for way in blocks)
             (took, own), (alone, _) = (first, second) if turn % 2 else (second, first)
             row.direct.append(sum(own) / sum(took))
-            row.paired.append(statistics.median(took) / statistics.median(alone))
+            row.paired += [with_it / without for with_it, without in zip(took, alone, strict=True)]
         print(row, flush=True)
         rows.append(row)
     return rows
@@ -187,7 +190,7 @@ def main() -> None:
         training = Training(*SIZES[size])
         head = (
             f"\n## {training.parameters / 1e6:.2f}M parameters, {TOKENS:,} tokens a step\n\n"
-            "| watched by | every n steps | direct | paired | spread |\n|---|---|---|---|---|"
+            "| watched by | every n steps | direct | paired | quartiles |\n|---|---|---|---|---|"
         )
         print(head)
         text += [head, *map(str, compare(training, options))]
@@ -227,8 +230,8 @@ def _processor() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=10, help="in a block")
-    parser.add_argument("--blocks", type=int, default=3, help="watched ones of each kind")
+    parser.add_argument("--steps", type=int, default=20, help="in a block")
+    parser.add_argument("--blocks", type=int, default=1, help="watched ones of each kind")
     parser.add_argument("--only", metavar="NAME", help="rows whose name has this in it")
     parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md")
     return parser.parse_args()
