@@ -10,9 +10,9 @@ direct   the seconds spent in the added code, by its own clock, over the seconds
 paired   the median ratio of the time of a watched step to that of the same step unwatched, with
          its quartiles; "nothing" shows what such a ratio can resolve on this machine
 
-Steps are counted from 1 in each block, so that with the default of twenty what is measured every
-twenty steps counts once; of what is measured at every step a quarter of them is enough. `--write`
-puts the tables into benchmarks/RESULTS.md.
+The first steps of a block do not count: what is done once, when watching begins, is no running
+cost. Of those that do, twenty by default, every twentieth is among them; of what is measured at
+every step half as many are enough. `--write` puts the tables into benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ VOCABULARY = 65
 LENGTH = 256
 TOKENS = 1024
 SIZES = {"11M": (384, 6, 6), "0.9M": (128, 4, 4)}  # width, layers, heads
+WARM_UP = 3  # steps of a block that do not count
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 Block = tuple[list[float], list[float]]  # seconds of each step, and in the added code
@@ -148,7 +149,8 @@ def cases(training: Training) -> Iterator[tuple[str, str, Watch]]:
     measured = [probe for probe in adapter.panel.probes if probe.series()]
     yield "nothing", "", unwatched
     yield "**all of Sentinel**", "as below", everything
-    yield "core: loss to non-finite values", "1", probes(lambda _, core: core)
+    core_and_memory = probes(lambda name, core: core or name == "host memory")
+    yield "core: loss to non-finite values, memory", "1", core_and_memory
     for probe in measured:
         alone = probes(lambda name, _, wanted=probe.name: name == wanted)  # type: ignore[misc]
         yield f"{probe.name} alone", str(probe.every), alone
@@ -170,16 +172,21 @@ def compare(training: Training, options: argparse.Namespace) -> list[Row]:
         if options.only and options.only not in name:
             continue
         row = Row(name, interval)
-        steps = options.steps if interval not in ("", "1") else max(2, options.steps // 4)
+        steps = options.steps if interval not in ("", "1") else max(2, options.steps // 2)
         for turn in range(options.blocks):
             blocks = [watched, unwatched] if turn % 2 else [unwatched, watched]
-            first, second = (way(training, steps) for way in blocks)
+            first, second = (_counted(way(training, WARM_UP + steps)) for way in blocks)
             (took, own), (alone, _) = (first, second) if turn % 2 else (second, first)
             row.direct.append(sum(own) / sum(took))
             row.paired += [with_it / without for with_it, without in zip(took, alone, strict=True)]
         print(row, flush=True)
         rows.append(row)
     return rows
+
+
+def _counted(block: Block) -> Block:
+    took, own = block
+    return took[WARM_UP:], own[WARM_UP:]
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ class Record(Struct, frozen=True, array_like=True):
     """One step: its frame, the fingerprint of each micro-batch, and where random generators stood.
 
     `random` has the state after the step of "torch" and "cuda", as `get_rng_state` gives it, and
-    in every eighth record also of "python", as msgpack of `getstate()` with its words as little-
+    in every 32nd record also of "python", as msgpack of `getstate()` with its words as little-
     endian integers of four bytes, and of "numpy", as its key in the same form and its position;
     each if it is in use.
     """

@@ -31,7 +31,7 @@ log = logging.getLogger("sentinel")
 
 KEEP = 7 * 86400.0  # s that the black box of a dead process is kept
 SUFFIX = ".blackbox"
-_RARELY = 8  # steps between two looks at the generators that are slow to tell their state
+_RARELY = 32  # steps between two looks at the generators that are slow to tell their state
 
 
 def folder() -> Path:

@@ -100,7 +100,7 @@ class PlainAdapter:
         self, options: Options, compression: CompressionProbe, process_groups: Groups
     ) -> list[Probe]:
         shards = self._shards
-        gradients = GradientProbe(
+        self._gradients = GradientProbe(
             shards.parameters.tensors,
             shards.announced,
             whole=True,
@@ -115,7 +115,7 @@ class PlainAdapter:
             ),
             SkipProbe(dict.fromkeys(SkipProbe.signals, _SKIPS)),
             BypassProbe(_OWN_BACKWARD),
-            gradients,
+            self._gradients,
             MaskingProbe(self.device, _OWN_NORM),
             ClippingProbe(lambda: None, self.device, _OWN_CLIPPING),
             UpdateProbe(sampler),
@@ -190,8 +190,10 @@ class PlainAdapter:
         self._phase("optimizer")
         self._guard(self._rate.settle)
         self.panel.optimizer_began()
-        ready, final = self.panel.gradients_ready, self.panel.gradients_final
-        self._measure(final if self._measured else ready)
+        if not self._measured:
+            self._measure(self.panel.gradients_ready)
+        elif self._gradients.asks_again:
+            self._measure(self.panel.gradients_final)
         self.panel.update_began()
         self.panel.base_step_began(self._optimizer)
 

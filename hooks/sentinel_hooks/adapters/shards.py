@@ -58,8 +58,13 @@ def replicated(
     announced = tuple(place for place, one in enumerate(held) if one.reports)
 
     def read() -> tuple[list[Tensor], list[int]]:
-        there = [(p.grad, i) for i, p in enumerate(parameters.every) if p.grad is not None]
-        return [_dense(grad) for grad, _ in there], [place for _, place in there]
+        shards, owners = [], []
+        for place, parameter in enumerate(parameters.every):
+            gradient = parameter.grad
+            if gradient is not None:
+                shards.append(_dense(gradient))
+                owners.append(place)
+        return shards, owners
 
     return Shards(parameters, held, announced, whole, read, absent)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from time import perf_counter
@@ -21,8 +20,7 @@ from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
 _THOROUGH = 100  # steps
 _SMALL = 4096  # elements; what is smaller is looked at whole
-_OPEN = 4
-_CHUNKS = 8  # blocks, and modules outside of them, whose output is kept for a while
+_KEPT = 8  # blocks, and modules outside of them, whose output is kept for a while
 Returned = tuple[str, object]  # a module's name, and what it returned
 _CONTAINERS = (ModuleList, ModuleDict, Sequential)
 
@@ -33,6 +31,9 @@ class Role(Enum):
     OPEN = "looked at by itself"
     BLOCK = "looked at; when it is bad, so is what is inside it"
     INSIDE = "part of a block, looked at only when the block's output is bad"
+
+
+_STRIDE = {Role.OPEN: 6, Role.BLOCK: 4, Role.INSIDE: 1}  # one in so many is looked at
 
 
 class KeepHook(InertInCopies):
@@ -49,7 +50,7 @@ class KeepHook(InertInCopies):
 
     def __call__(self, module: Module, args: tuple[object, ...], output: object) -> None:
         if self.probe.watching and not torch.compiler.is_compiling():
-            self.probe.inside.append((self.name, output))
+            self.probe.recent.entries.append((self.name, output))
 
 
 class OutputHook(InertInCopies):
@@ -79,14 +80,14 @@ class ActivationProbe(Probe):
     block's own output is bad, too, or if gradients were: a NaN or Inf that is gone at the end
     of its block and in the backward, such as the -Inf of a mask, is nobody's trouble.
 
-    On the CPU nearly all of the work is saved. Of what a block returns one element of each row is
-    looked at: a NaN or Inf in one place of a row has spread over all of it one block later, at
-    the latest through the next normalization or linear layer. So what the latest two blocks'
-    modules returned is kept, and searched whole when something is bad. For some steps after one
-    in which that was too late to tell where it began, or whose gradients were bad with no cause in
-    sight (an Inf that a softmax swallowed), every output is looked at whole. On a device nothing
-    can be decided while the pass runs: the largest magnitude of every output is taken and read
-    later.
+    On the CPU nearly all of the work is saved. Of what every fourth block returns one element of
+    each row is looked at: a NaN or Inf in one place of a row has spread over all of it one block
+    later, at the latest through the next normalization or linear layer. So what the modules
+    returned since the block before the last one that was looked at is kept, that of five blocks
+    at most, and searched whole when something is bad. For some steps after one in which that was
+    too late to tell where it began, or whose gradients were bad with no cause in sight (an Inf
+    that a softmax swallowed), every output is looked at whole. On a device nothing can be decided
+    while the pass runs: the largest magnitude of every output is taken and read later.
 
     `root` is called `root_name`, every other module by its dotted name. Hooks on modules that
     are compiled never fire; a root that is compiled later ends the watch, with that reason.
@@ -105,12 +106,11 @@ class ActivationProbe(Probe):
         self._hooks: list[tuple[RemovableHandle, Module]] = []
         self.watching = False
         self._passes = 0  # forward passes of this step
-        self.inside: list[Returned] = []  # what the present block's modules returned
-        self._recent = Recent()
+        self.recent = Recent()
         self._bad: list[Finding] = []
         self._hidden: list[Finding] = []  # bad inside a block that returned nothing bad
         self._thorough = 0  # steps for which all is looked at whole
-        self._unseen = 0  # modules outside of blocks since one was looked at
+        self._unseen = dict.fromkeys(Role, 0)  # modules since one was looked at
         self._later: list[tuple[Finding, Role, Tensor]] = []  # with the largest magnitude
         self._last: weakref.ref[Tensor] | None = None
         self._last_state = (-1, False)  # version of the last tensor looked at; was it bad
@@ -138,7 +138,6 @@ class ActivationProbe(Probe):
         if not self.watching:
             return
         self._passes += 1
-        self.inside = []
         for handle, module in self._hooks:
             hooks = module._forward_hooks
             if next(reversed(hooks), None) != handle.id and handle.id in hooks:
@@ -151,8 +150,9 @@ class ActivationProbe(Probe):
         self._forget()
 
     def _forget(self) -> None:
-        self.watching, self.inside, self._last = False, [], None
-        self._recent.clear()
+        self.watching, self._last = False, None
+        self._unseen = dict.fromkeys(Role, 0)
+        self.recent = Recent()
 
     def see(self, name: str, role: Role, output: object) -> None:
         """A module returned this. Called from its hook, so it guards itself."""
@@ -168,8 +168,8 @@ class ActivationProbe(Probe):
 
     def _look(self, name: str, role: Role, output: object) -> None:
         bad = False
-        skim = role is Role.OPEN and self._on_cpu and not self._is_due(name)
-        for tensor in () if skim else tensors_in(output):
+        seen = not self._on_cpu or self._is_due(name, role)
+        for tensor in tensors_in(output) if seen else ():
             if tensor.device.type != "cpu":
                 finding = Finding("nonfinite_activation", name, self._passes - 1)
                 self._later.append((finding, role, _largest(tensor)))
@@ -177,24 +177,26 @@ class ActivationProbe(Probe):
                 bad = bad or self._is_bad(tensor)
         if role is Role.INSIDE:
             return
-        returned: Returned = (name, output)
+        inside = self.recent.ended(name, output)
         if bad:
-            self._search(returned)
+            self._search()
         elif self._thorough:
-            self._hidden += self._findings(_all_bad(self.inside))
-        self._recent.add(self.inside, returned)
-        self.inside = []
+            self._hidden += self._findings(_all_bad(inside))
+        if seen and (role is Role.BLOCK or self.recent.is_long):
+            self.recent.strip()
 
-    def _is_due(self, name: str) -> bool:
-        """Of modules outside of blocks every fourth is looked at: all of them are kept for long."""
-        self._unseen = (self._unseen + 1) % _OPEN
-        return not self._unseen or name == self._root_name or bool(self._thorough or self._bad)
+    def _is_due(self, name: str, role: Role) -> bool:
+        """Whether to look at this one, or only to keep it."""
+        if name == self._root_name or self._thorough or self._bad:
+            return True
+        self._unseen[role] = (self._unseen[role] + 1) % _STRIDE[role]
+        return not self._unseen[role]
 
-    def _search(self, returned: Returned) -> None:
+    def _search(self) -> None:
         """Something bad was put out here: find where it began, among what is still there."""
-        earlier = [] if self._bad else self._recent.all()
-        found = _all_bad([*earlier, *self.inside, returned])
-        if earlier and found and self._recent.is_vague(found[0]):
+        first = not self._bad
+        found = _all_bad(self.recent.entries if first else self.recent.latest())
+        if first and found and self.recent.is_vague(found[0]):
             self._thorough = _THOROUGH
         self._bad += self._findings(found)
 
@@ -250,32 +252,45 @@ class ActivationProbe(Probe):
 
 
 class Recent:
-    """What the latest modules outside of blocks, and those inside the latest block, returned."""
+    """What the latest modules outside of blocks, and those inside the latest blocks, returned."""
 
     def __init__(self) -> None:
-        self._chunks: deque[list[Returned]] = deque(maxlen=_CHUNKS)
-        self._stripped: set[str] = set()
+        self.entries: list[Returned] = []  # in call order
+        self._ends: list[int] = []  # where in it blocks, and modules outside of them, returned
+        self._stripped: set[str] = set()  # those of which what was inside is not kept
+        self._lost = False  # whether there were others before these
 
-    def add(self, inside: list[Returned], returned: Returned) -> None:
-        """A module outside of blocks, or a block with what is inside it, has returned."""
-        if inside:  # no more is kept of the blocks before than what they put out
-            self._stripped.update(chunk[-1][0] for chunk in self._chunks if len(chunk) > 1)
-            self._chunks = deque(([chunk[-1]] for chunk in self._chunks), maxlen=_CHUNKS)
-        self._chunks.append([*inside, returned])
+    def ended(self, name: str, output: object) -> list[Returned]:
+        """A block, or a module outside of blocks, returned this; what is kept from inside it."""
+        self._ends.append(len(self.entries))
+        self.entries.append((name, output))
+        return self.latest()[:-1]
 
-    def all(self) -> list[Returned]:
-        """All of it, in call order."""
-        return [one for chunk in self._chunks for one in chunk]
+    def latest(self) -> list[Returned]:
+        """What the last block's modules returned, and it, or a module outside of blocks."""
+        return self.entries[self._ends[-2] + 1 if len(self._ends) > 1 else 0 :]
+
+    @property
+    def is_long(self) -> bool:
+        """Whether this is more than is kept of them."""
+        return len(self._ends) > _KEPT
+
+    def strip(self) -> None:
+        """All is well up to here: keep no more of the blocks before the last than their outputs."""
+        starts = [0, *(end + 1 for end in self._ends)]
+        latest = self.latest()
+        before = self._ends[:-1]
+        self._stripped.update(
+            self.entries[end][0] for start, end in zip(starts, before, strict=False) if end > start
+        )
+        self._lost = self._lost or len(before) >= _KEPT
+        outputs = [self.entries[end] for end in before[1 - _KEPT :]]
+        self.entries = [*outputs, *latest]
+        self._ends = [*range(len(outputs)), len(self.entries) - 1]
 
     def is_vague(self, name: str) -> bool:
         """Whether something that is kept no more may have come before this one."""
-        full = len(self._chunks) == _CHUNKS
-        return name in self._stripped or (full and name == self._chunks[0][0][0])
-
-    def clear(self) -> None:
-        """Let go of it."""
-        self._chunks.clear()
-        self._stripped.clear()
+        return name in self._stripped or (self._lost and name == self.entries[0][0])
 
 
 def roles_of(root: Module) -> dict[Module, Role]:

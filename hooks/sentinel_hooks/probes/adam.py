@@ -46,7 +46,8 @@ class AdamProbe(Probe):
         self._first = 0
         self._barrier: Barrier | None = None
         self._storages: dict[int, int] = {}  # id of a tensor of the optimizer's -> its place
-        self._gradients: dict[int, Tensor] = {}
+        self._open: list[tuple[int, Tensor, Mapping[str, object]]] = []  # in a base step
+        self._gradients = torch.empty(0)  # the chosen elements of all of theirs
         self._ratios: dict[int, Tensor] = {}
         self._lacking = ""
         self._scaled = False  # a fused optimizer may leave out a step, and nobody says so
@@ -62,54 +63,72 @@ class AdamProbe(Probe):
         self._first, self._barrier = first, barrier
 
     def update_began(self) -> None:
-        self._gradients, self._ratios, self._result = {}, {}, None
+        self._open, self._ratios, self._result = [], {}, None
         if self._measures:
             storages = self._sampler.holdings.storages()
             self._storages = {id(storages[one]): one for one in self._sampler.now().used}
 
     def base_step_began(self, optimizer: Optimizer) -> None:
-        selection = self._sampler.now() if self._storages else None
-        for place, tensor, _ in self._held(optimizer):
-            if selection is None or tensor.grad is None or tensor.grad.is_sparse:
-                continue
-            gradient = selection.take(place, tensor.grad)
-            scale: object = getattr(optimizer, "grad_scale", None)  # of a fused optimizer
-            self._scaled = isinstance(scale, Tensor)
-            self._gradients[place] = gradient / scale if isinstance(scale, Tensor) else gradient
-
-    def base_step_ended(self, optimizer: Optimizer) -> None:
-        places, seconds, floors = [], [], []
-        known: list[float] | list[Tensor] = []
-        for place, tensor, group in self._held(optimizer):
-            if place in self._gradients:
-                moment = self._moment(place, optimizer.state[tensor], group)
-                if moment is None:
-                    return
-                places.append(place)
-                seconds.append(moment[0])
-                known.append(moment[1])  # type: ignore[arg-type]
-                floors.append(moment[2])
-        if places:  # in few calls for all tensors, since most of the cost would be the calls
-            torch._foreach_div_(seconds, known)
-            torch._foreach_clamp_min_(seconds, floors)
-            torch._foreach_sqrt_(seconds)
-            gradients = [self._gradients.pop(place) for place in places]
-            ratios = torch._foreach_div(gradients, seconds)
-            self._ratios.update(zip(places, ratios, strict=True))
-
-    def _held(self, optimizer: Optimizer) -> list[tuple[int, Tensor, Mapping[str, object]]]:
-        """The tensors in the optimizer's groups that elements are looked at in."""
-        return [
+        self._open = []
+        if not self._storages:
+            return
+        held = [
             (self._storages[id(tensor)], tensor, group)
             for group in optimizer.param_groups
             for tensor in group["params"]
             if id(tensor) in self._storages
         ]
+        gradients = []
+        for place, tensor, group in held:
+            gradient = tensor.grad
+            if gradient is not None and not gradient.is_sparse:
+                gradients.append((place, gradient))
+                self._open.append((place, tensor, group))
+        if gradients:
+            self._gradients = self._sampler.now().take(gradients)
+            scale: object = getattr(optimizer, "grad_scale", None)  # of a fused optimizer
+            self._scaled = isinstance(scale, Tensor)
+            if isinstance(scale, Tensor):
+                self._gradients /= scale
+
+    def base_step_ended(self, optimizer: Optimizer) -> None:
+        # In few calls for all tensors together, since most of the cost would be the calls.
+        held, self._open = self._open, []
+        moments, known, floors = [], [], []
+        for place, tensor, group in held:
+            moment = self._moment(optimizer.state[tensor], group)
+            if moment is None:
+                return
+            moments.append((place, moment[0]))
+            known.append(moment[1])
+            floors.append(moment[2])
+        if moments:
+            selection = self._sampler.now()
+            counts = [selection.count(place) for place, _ in moments]
+            share, least = self._each(known, counts), self._each(floors, counts)
+            seconds = selection.take(moments).div_(share).clamp_min_(least).sqrt_()
+            ratios = torch.split(self._gradients / seconds, counts)
+            places = (place for place, _ in moments)
+            self._ratios.update(zip(places, ratios, strict=True))
+
+    def _each(self, values: Sequence[float | Tensor], counts: Sequence[int]) -> Tensor:
+        """For each element that is looked at the value of its tensor."""
+        device = self._sampler.now().device
+        if any(isinstance(one, Tensor) for one in values):
+            single = torch.stack(
+                [torch.as_tensor(one, device=device).reshape(()) for one in values]
+            )
+        elif len(set(values)) == 1:
+            return torch.tensor(values[0], dtype=torch.float64).to(device, non_blocking=True)
+        else:
+            single = torch.tensor(values, dtype=torch.float64).to(device, non_blocking=True)
+        repeats = torch.tensor(counts).to(device, non_blocking=True)
+        return single.repeat_interleave(repeats, output_size=sum(counts))
 
     def _moment(
-        self, place: int, state: Mapping[str, object], group: Mapping[str, object]
+        self, state: Mapping[str, object], group: Mapping[str, object]
     ) -> tuple[Tensor, float | Tensor, float] | None:
-        """The second moment's elements, the share known of it, and what it counts as at least."""
+        """The second moment, the share known of it, and what it counts as at least."""
         moment, steps = state.get(_MOMENT), state.get("step", group.get("step"))
         betas, eps = group.get("betas"), group.get("eps")
         if not isinstance(moment, Tensor) or not isinstance(steps, int | float | Tensor):
@@ -121,7 +140,7 @@ class AdamProbe(Probe):
         if isinstance(steps, Tensor):  # of one element; on a device it cannot be read now
             steps = number(steps) if steps.device.type == "cpu" else steps.to(torch.float32)
         known = 1 - betas[1] ** steps  # the share of v that does not come from its start at 0
-        return self._sampler.now().take(place, moment), known, max(eps * eps, _LEAST)
+        return moment, known, max(eps * eps, _LEAST)
 
     def update_ended(self) -> None:
         if not self._ratios:

@@ -47,7 +47,8 @@ def _distinct(size: int, count: int, generator: torch.Generator) -> Tensor:
         return torch.randperm(size, generator=generator)[:count].sort().values
     found = torch.empty(0, dtype=torch.int64)
     while len(found) < count:  # those that come first in an endless row of draws
-        found = _once(torch.cat([found, torch.randint(size, (count,), generator=generator)]))
+        drawn = torch.randint(size, (count + count // 4,), generator=generator)
+        found = _once(torch.cat([found, drawn]))
     return found[:count].sort().values
 
 

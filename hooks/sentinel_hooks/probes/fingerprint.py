@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator, Mapping
-from hashlib import blake2s
+from hashlib import blake2b
 from itertools import islice
 
 import torch
@@ -25,7 +25,7 @@ _ID_LENGTH = 200  # characters
 
 
 def fingerprint(batch: object) -> str:
-    """16 hexadecimal digits: BLAKE2s of the types, shapes and elements of a batch's tensors.
+    """16 hexadecimal digits: BLAKE2b of the types, shapes and elements of a batch's tensors.
 
     The tensors are taken in the order in which they stand in tuples, lists and mappings, whose
     own shape does not count. Of batches beyond `MAX_BYTES` every n-th element of each tensor is
@@ -37,7 +37,7 @@ def fingerprint(batch: object) -> str:
         return ""
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     stride = -(-size // MAX_BYTES)
-    state = blake2s(digest_size=8)
+    state = blake2b(digest_size=8)
     for tensor in tensors:
         state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         state.update(_bytes(tensor.detach(), stride))

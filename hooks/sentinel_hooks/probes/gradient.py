@@ -81,13 +81,18 @@ class GradientProbe(Probe):
         self._place = {name: index for index, name in enumerate(self._plain(), first)}
         self._first = first + len(self._place)
 
+    @property
+    def asks_again(self) -> bool:
+        """Whether to be told of the gradients once more, right before the optimizer's step."""
+        return self._measured is None or self._measured.suspect
+
     def gradients_ready(self, gradients: Gradients) -> None:
         self._measured = Measured(gradients)
 
     def gradients_final(self, gradients: Gradients) -> None:
         if self._measured is None:
             self._measured = Measured(gradients)
-        elif self._measured.suspect:  # the loop may have mended what was not finite
+        elif self.asks_again:  # the loop may have mended what was not finite
             self._final = Measured(gradients)
 
     def optimizer_ended(self, outcome: Outcome) -> None:
@@ -177,8 +182,8 @@ class Measured:
         self._scale = gradients.scale
         self.waiting: list[Tensor] = []
         self._squares: list[float] = []
-        if all(shard.device.type == "cpu" for shard in shards):
-            self._squares = squares([shard.detach() for shard in shards])
+        if all(shard.is_cpu for shard in shards):
+            self._squares = squares(shards)
             if isinstance(self._scale, Tensor):
                 self._scale = number(self._scale)
         else:

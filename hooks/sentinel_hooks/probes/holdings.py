@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from sentinel_hooks.probes.tensors import Tensors
 
 REDRAW = 1000  # steps after which other elements are looked at
 _SHARES = 50  # measured steps in which those are chosen
+_FLOATS = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class Selection:
             raise RuntimeError("the weights that the optimizer updates are on several devices")
         self.device = devices.pop() if devices else torch.device("cpu")
         self._index = {
-            storage: self._there(torch.cat(places)) for storage, places in self._places.items()
+            storage: self._index_of(storages[storage], torch.cat(places))
+            for storage, places in self._places.items()
         }
         if chosen is not None:
             owned = [part for storage in self.used for part in self._owners[storage]]
@@ -150,21 +152,33 @@ class Selection:
             scales = [size / min(size, COUNT) for size in tensors.sizes]
             self._factors = self._there(torch.tensor(scales, dtype=torch.float64))
 
+    def _index_of(self, storage: Tensor, places: Tensor) -> Tensor | None:
+        """Where to look in it, or None for all of it, in order: most tensors are small."""
+        size = storage.numel()
+        if len(places) == size and torch.equal(places, torch.arange(size)):
+            return None
+        return self._there(places)
+
     def _there(self, values: Tensor) -> Tensor:
         """On the device of the weights, without waiting for it."""
         return values.to(self.device, non_blocking=True)
 
-    def take(self, storage: int, values: Tensor) -> Tensor:
-        """A copy of the chosen elements of a tensor laid out like this storage: 1-d, float."""
-        flat = values.detach().reshape(-1)
-        if self._exact:
-            runs = [flat.narrow(0, offset, count) for offset, count in self._runs[storage]]
-            return _wide(torch.cat(runs))
-        return _wide(flat.index_select(0, self._index[storage]))
+    def take(self, tensors: Iterable[tuple[int, Tensor]]) -> Tensor:
+        """A copy of the chosen elements of tensors laid out like these storages: 1-d, float."""
+        with torch.no_grad():
+            return join([self._seen(*one) for one in tensors])
 
     def take_all(self, storages: Sequence[Tensor]) -> Tensor:
-        """The chosen elements of all storages that have some, one after the other."""
-        return join([self.take(one, storages[one]) for one in self.used])
+        """A copy of the chosen elements of all storages that have some, one after the other."""
+        return self.take((one, storages[one]) for one in self.used)
+
+    def _seen(self, storage: int, values: Tensor) -> Tensor:
+        flat = values.reshape(-1)
+        if self._exact:
+            flat = torch.cat([flat.narrow(0, start, size) for start, size in self._runs[storage]])
+        elif (index := self._index[storage]) is not None:
+            flat = flat.index_select(0, index)
+        return flat if flat.dtype in _FLOATS else flat.to(torch.float32)
 
     def count(self, storage: int) -> int:
         """How many elements of this storage are looked at."""
@@ -201,10 +215,6 @@ def _squares(parts: Sequence[Tensor]) -> Tensor:
 def join(parts: Sequence[Tensor]) -> Tensor:
     """These 1-d tensors, one after the other."""
     return torch.cat(list(parts)) if parts else torch.empty(0)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.to(torch.float32)
 
 
 def read_back(sample: Sample, sums: Tensor, fill: Callable[[list[float]], None]) -> None:

@@ -20,7 +20,7 @@ from sentinel_hooks.probes.offspring import descendants, lists_children, residen
 from sentinel_hooks.probes.pace import Pace
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
-RARELY = 5.0  # s between two readings of what changes slowly or is dear to read
+RARELY = 10.0  # s between two readings of what changes slowly or is dear to read
 
 
 class HostMemoryProbe(Probe):
@@ -30,7 +30,7 @@ class HostMemoryProbe(Probe):
     taken, less the file cache that the kernel would give back under pressure; else the
     machine's own, less what it calls available. Steps so fast that reading would cost more than
     half a percent of them are left out. Child processes, pinned memory, swap and kills are read
-    every five seconds at most. `pinned` says what torch has pinned besides, in bytes.
+    every ten seconds at most. `pinned` says what torch has pinned besides, in bytes.
     """
 
     name = "host memory"

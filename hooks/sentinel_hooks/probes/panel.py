@@ -264,22 +264,34 @@ class Panel:
         self._tell("resumed")
 
     def _tell(self, event: str, *details: object) -> None:
-        began = perf_counter()
+        first = began = perf_counter()
         for probe, listener in self._listeners.get(event, ()):
-            self._call(probe, listener, *details)
-        self.cost.add(perf_counter() - began)
+            try:
+                listener(*details)
+            except Exception as error:  # noqa: BLE001 - a probe's fault stays with the probe
+                self.fault(probe, error)
+            now = perf_counter()
+            self._took(probe, now - began)
+            began = now
+        self.cost.add(perf_counter() - first)
 
-    def _call(self, probe: Probe, function: Callable[..., None], *details: object) -> None:
+    def _call(self, probe: Probe, function: Callable[..., None], *details: object) -> bool:
+        """Whether it went well, so that the probe still measures."""
         began = perf_counter()
         try:
             function(*details)
         except Exception as error:  # noqa: BLE001 - a probe's fault stays with the probe
             self.fault(probe, error)
-            return
-        took = perf_counter() - began
-        self.shares[probe] = self.shares.get(probe, 0.0) + took
-        if took > self.limit:
-            self.overran(probe, took)
+            return False
+        return self._took(probe, perf_counter() - began) and probe in self._live
+
+    def _took(self, probe: Probe, seconds: float) -> bool:
+        """Whether that was not too long."""
+        self.shares[probe] = self.shares.get(probe, 0.0) + seconds
+        if seconds <= self.limit:
+            return True
+        self.overran(probe, seconds)
+        return False
 
     # The barrier that probes with hooks of their own use, too.
 
@@ -290,15 +302,14 @@ class Panel:
     def spent(self, probe: Probe, seconds: float) -> None:
         """A hook of this probe took so long in the trainer's stack."""
         self.cost.add(seconds)
-        self.shares[probe] = self.shares.get(probe, 0.0) + seconds
-        if seconds > self.limit:
-            self.overran(probe, seconds)
+        self._took(probe, seconds)
 
     def overran(self, probe: Probe, seconds: float) -> None:
         """This probe took too long in one call: switch it off."""
         reason = f"took {seconds:.1f} s in one call, {self.limit:g} s is the limit"
-        self.fence.say(probe.name, reason)
-        self.retire(probe, reason)
+        if probe in self._live:
+            self.fence.say(probe.name, reason)
+            self.retire(probe, reason)
 
     def retire(self, probe: Probe, reason: str) -> None:
         """Switch this probe off: from the present step on its signals are not measured."""
@@ -329,9 +340,9 @@ class Panel:
         deferred: list[tuple[Probe, Tensor, Fill]] = []
         self._step = step - 1  # what is lost while reading is lost from this step on
         for probe, listener in self._listeners.get("read", ()):
-            self._call(probe, listener, sample)
-            own = sample.take_deferred()
-            if probe in self._live:
+            went_well = self._call(probe, listener, sample)
+            own = sample.take_deferred() if defers else ()
+            if went_well:
                 deferred += [(probe, *one) for one in own]
             else:
                 self._blank(sample, probe)

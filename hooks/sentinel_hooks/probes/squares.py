@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ _CHUNK = 5 << 17  # elements added up in single precision; sums of chunks are do
 _SHORT_CHUNK = 1 << 16  # of types with few digits, whose rounding errors do not cancel
 
 
+@torch.no_grad()
 def squares(tensors: Sequence[Tensor]) -> list[float]:
     """The sum of squares of each of these tensors on the CPU, to 5e-6 or better.
 
@@ -23,26 +25,36 @@ def squares(tensors: Sequence[Tensor]) -> list[float]:
     a million elements have twice that, and torch's own norm of 2.4 million 3e-4. Memory is what
     takes the time: on a gradient that is not in the cache this costs as much as a plain sum.
     """
-    small = [one for one in tensors if one.numel() <= _SHORT]
-    norms = torch._foreach_norm(small, 2, dtype=torch.float32) if small else ()
-    quick = iter(torch.stack(tuple(norms)).tolist() if norms else ())
-    found = []
-    for one in tensors:
-        square = next(quick) ** 2 if one.numel() <= _SHORT else _square(one)
-        found.append(square if math.isfinite(square) else _wide_square(one))
+    sizes = [one.numel() for one in tensors]
+    small = [one for one, size in zip(tensors, sizes, strict=True) if size <= _SHORT]
+    large = [_parts(one) for one, size in zip(tensors, sizes, strict=True) if size > _SHORT]
+    norms = iter(_numbers(torch._foreach_norm(small, 2, dtype=torch.float32) if small else ()))
+    parts = iter(_numbers([part for own in large for part in own]))
+    sums = iter([sum(islice(parts, len(own))) for own in large])
+    found = [next(norms) ** 2 if size <= _SHORT else next(sums) for size in sizes]
+    if not math.isfinite(sum(found)):
+        for place, square in enumerate(found):
+            if not math.isfinite(square):
+                found[place] = _wide_square(tensors[place])
     return found
 
 
-def _square(tensor: Tensor) -> float:
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The sums of squares of the chunks of a tensor, 0-d."""
     flat = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
     single = flat.dtype in (torch.float32, torch.float64)
-    if flat.numel() <= _CHUNK and single:
-        return number(torch.dot(flat, flat))
-    total = 0.0
-    for chunk in torch.split(flat, _CHUNK if single else _SHORT_CHUNK):
-        wide = chunk if single else chunk.to(torch.float32)
-        total += number(torch.dot(wide, wide))
-    return total
+    size = _CHUNK if single else _SHORT_CHUNK
+    chunks = torch.split(flat, size) if flat.numel() > size else (flat,)
+    wide = chunks if single else [chunk.to(torch.float32) for chunk in chunks]
+    return [torch.dot(chunk, chunk) for chunk in wide]
+
+
+def _numbers(tensors: Sequence[Tensor]) -> list[float]:
+    """The values of 0-d tensors, in one go."""
+    if len({one.dtype for one in tensors}) > 1:
+        tensors = [one.double() for one in tensors]
+    values: list[float] = torch.stack(list(tensors)).tolist() if tensors else []
+    return values
 
 
 def _wide_square(tensor: Tensor) -> float:

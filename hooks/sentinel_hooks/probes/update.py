@@ -12,7 +12,7 @@ from sentinel_hooks.probes.holdings import Sampler, read_back
 from sentinel_hooks.probes.probe import Barrier, Outcome, Probe, Sample
 from sentinel_hooks.probes.tensors import RollUp
 
-EVERY = 10  # steps
+EVERY = 20  # steps
 
 
 class UpdateProbe(Probe):
