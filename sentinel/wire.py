@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from sentinel.errors import VersionError, WireError
 
-VERSION = (1, 1)  # major: must be equal; minor: additions only
+VERSION = (1, 2)  # major: must be equal; minor: additions only
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes of one message, without its length
 MAX_RANKS = 1 << 20
 MAX_SERIES = 65_536
@@ -73,14 +73,28 @@ class Group(Struct, frozen=True, array_like=True):
 
 
 class Remedies(Struct, frozen=True, array_like=True):
-    """What is to be done before training goes on. The defaults change nothing."""
+    """What is to be done before training goes on. The defaults change nothing.
+
+    `rollback` is the tag of a checkpoint to load, `checkpoint` to save one of the state as it
+    stands, `rewind` to go back to the data that came after the one that is loaded. `skip_batches`
+    leaves out that many batches of each rank from there on.
+    """
 
     lr_scale: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     skip_batches: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    rollback: Name = ""
+    checkpoint: bool = False
+    rewind: bool = False
 
     def names(self) -> list[str]:
-        """The remedies asked for, by the names under which trainers offer them."""
-        asked = {"scale_lr": self.lr_scale != 1.0, "skip_batches": self.skip_batches > 0}
+        """The remedies asked for, by the names under which trainers offer them, in their order."""
+        asked = {
+            "save_checkpoint": self.checkpoint,
+            "load_checkpoint": bool(self.rollback),
+            "rewind_data": self.rewind,
+            "skip_batches": self.skip_batches > 0,
+            "scale_lr": self.lr_scale != 1.0,
+        }
         return [name for name, wanted in asked.items() if wanted]
 
 
@@ -92,6 +106,9 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
 
     `incarnation` is drawn anew by each process, so that frames of a dead one can be told apart.
     `step` is the last optimizer step done, `offers` the remedies that the trainer can carry out.
+    `deadline` is when the scheduler ends the job, in seconds since 1970, `group_timeout` the
+    shortest of any process group in seconds; 0 where it is not known. `guard`: no step is applied
+    whose gradients are not finite on every rank.
     """
 
     version: tuple[int, int]
@@ -111,6 +128,9 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     every: Annotated[dict[Name, Count], Meta(max_length=1024)] = {}  # signal -> steps, if not 1
     groups: Annotated[tuple[Group, ...], Meta(max_length=1024)] = ()
     blackbox: Text = ""  # the file, on the rank's host
+    deadline: float = 0.0
+    group_timeout: float = 0.0
+    guard: bool = False
 
 
 class Coverage(Struct, frozen=True, array_like=True, tag="coverage"):
@@ -182,6 +202,22 @@ class Report(Struct, frozen=True, array_like=True, tag="report"):
     outcome: bytes
 
 
+class Checkpoint(Struct, frozen=True, array_like=True, tag="checkpoint"):
+    """This rank has done its part of saving a checkpoint, in `seconds`.
+
+    `step` is the last optimizer step that is in it, `folder` what holds the folder named `tag`.
+    `bad_weights` names the first parameter of this rank's that was not finite, `present` the tags
+    that are in `folder` now, oldest first (rank 0 says so).
+    """
+
+    step: Count
+    tag: Name
+    folder: Text
+    seconds: float
+    bad_weights: Text = ""
+    present: Annotated[tuple[Name, ...], Meta(max_length=1024)] = ()
+
+
 class BlackBoxPart(Struct, frozen=True, array_like=True, tag="blackbox"):
     """A part of the rank's black box, asked for by a `Capture`; `part` counts from 0 to `parts`."""
 
@@ -222,9 +258,9 @@ class HoldOrder(Struct, frozen=True, array_like=True, tag="hold"):
     """Stand after a step that is `lead` steps or more ahead of any rank, and at least `step`.
 
     `epoch` is the one this order opens: a rank that knows of a later one ignores it; `asked` the
-    one in which the hold was first asked for. `then` is "hold" or "stop". `lease` bounds, in
-    seconds, how long a rank stands before all do; `hold_for` how long the run is held before
-    `unattended` ("resume", "stop" or "hold") happens.
+    one in which the hold was first asked for. `then` is "hold", "stop" or "checkpoint": save one
+    and go on. `lease` bounds, in seconds, how long a rank stands before all do; `hold_for` how
+    long the run is held before `unattended` ("resume", "stop" or "hold") happens.
     """
 
     epoch: Count
@@ -267,7 +303,16 @@ class Unknown(Struct, frozen=True, array_like=True):
 
 
 FromRank = (
-    Hello | Coverage | Extension | Frame | Heartbeat | Standing | Report | BlackBoxPart | Goodbye
+    Hello
+    | Coverage
+    | Extension
+    | Frame
+    | Heartbeat
+    | Standing
+    | Report
+    | Checkpoint
+    | BlackBoxPart
+    | Goodbye
 )
 FromDaemon = Welcome | Refusal | HoldOrder | ResumeOrder | StopOrder | Capture
 

@@ -363,7 +363,7 @@ def test_the_trainers_own_remedies_are_offered_and_used() -> None:
     adapter = DeepSpeedAdapter(trainer.engine, trainer)
     assert adapter.offers == ("scale_lr", "skip_batches")
     adapter.apply(Remedies(lr_scale=0.5, skip_batches=3))
-    assert trainer.done == [("scale_lr", 0.5), ("skip_batches", 3)]
+    assert trainer.done == [("skip_batches", 3), ("scale_lr", 0.5)]
     assert trainer.engine.optimizer.param_groups[0]["lr"] == 0.01
     with pytest.raises(ControlError, match=r"skip_batches\(10\) failed: not so many"):
         adapter.apply(Remedies(skip_batches=10))
