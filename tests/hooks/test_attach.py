@@ -138,7 +138,7 @@ def test_a_rank_introduces_itself_with_the_groups_of_its_parameters(tmp_path: Pa
     covered = [hello.series[i] for first, n in group.spans for i in range(first, first + n)]
     kinds = {one.signal for one in covered}
     assert {"summed_grad_norm", "tensor_grad_norm", "layer_adam_rms"} < kinds
-    assert hello.every["layer_update_norm"] == 10
+    assert hello.every["layer_update_norm"] == 20
 
 
 def _trace(loop: Loop) -> list[object]:

@@ -215,7 +215,14 @@ def test_remedies_name_only_what_they_change() -> None:
     assert wire.Remedies().names() == []
     assert wire.Remedies(lr_scale=0.5).names() == ["scale_lr"]
     assert wire.Remedies(skip_batches=3).names() == ["skip_batches"]
-    assert wire.Remedies(lr_scale=2.0, skip_batches=1).names() == ["scale_lr", "skip_batches"]
+    everything = wire.Remedies(2.0, 1, rollback="step9", checkpoint=True, rewind=True)
+    assert everything.names() == [
+        "save_checkpoint",
+        "load_checkpoint",
+        "rewind_data",
+        "skip_batches",
+        "scale_lr",
+    ]
 
 
 @given(st.binary(max_size=256).filter(lambda raw: len(raw) % 8 == 0))
@@ -262,6 +269,6 @@ def test_tags_are_the_protocol_and_do_not_change() -> None:
     """Renaming one would silently turn a known message into an unknown one."""
     assert [str(kind.__struct_config__.tag) for kind in (*FROM_RANK, *FROM_DAEMON)] == [
         "hello", "coverage", "extension", "frame", "heartbeat", "standing", "report",
-        "blackbox", "goodbye",
+        "checkpoint", "blackbox", "goodbye",
         "welcome", "refusal", "hold", "resume", "stop", "capture",
     ]  # fmt: skip
