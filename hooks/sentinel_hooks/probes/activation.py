@@ -159,6 +159,9 @@ class ActivationProbe(Probe):
         barrier = self._barrier
         if barrier is None:
             return
+        if self._on_cpu and not self._is_due(role):
+            self.recent.ended(name, output)
+            return
         began = perf_counter()
         try:
             self._look(name, role, output)
@@ -168,8 +171,7 @@ class ActivationProbe(Probe):
 
     def _look(self, name: str, role: Role, output: object) -> None:
         bad = False
-        seen = not self._on_cpu or self._is_due(name, role)
-        for tensor in tensors_in(output) if seen else ():
+        for tensor in tensors_in(output):
             if tensor.device.type != "cpu":
                 finding = Finding("nonfinite_activation", name, self._passes - 1)
                 self._later.append((finding, role, _largest(tensor)))
@@ -177,17 +179,17 @@ class ActivationProbe(Probe):
                 bad = bad or self._is_bad(tensor)
         if role is Role.INSIDE:
             return
-        inside = self.recent.ended(name, output)
+        self.recent.ended(name, output)
         if bad:
             self._search()
         elif self._thorough:
-            self._hidden += self._findings(_all_bad(inside))
-        if seen and (role is Role.BLOCK or self.recent.is_long):
+            self._hidden += self._findings(_all_bad(self.recent.latest()[:-1]))
+        if role is Role.BLOCK or self.recent.is_long:
             self.recent.strip()
 
-    def _is_due(self, name: str, role: Role) -> bool:
+    def _is_due(self, role: Role) -> bool:
         """Whether to look at this one, or only to keep it."""
-        if name == self._root_name or self._thorough or self._bad:
+        if self._thorough or self._bad:
             return True
         self._unseen[role] = (self._unseen[role] + 1) % _STRIDE[role]
         return not self._unseen[role]
@@ -260,11 +262,10 @@ class Recent:
         self._stripped: set[str] = set()  # those of which what was inside is not kept
         self._lost = False  # whether there were others before these
 
-    def ended(self, name: str, output: object) -> list[Returned]:
-        """A block, or a module outside of blocks, returned this; what is kept from inside it."""
+    def ended(self, name: str, output: object) -> None:
+        """A block, or a module outside of blocks, returned this."""
         self._ends.append(len(self.entries))
         self.entries.append((name, output))
-        return self.latest()[:-1]
 
     def latest(self) -> list[Returned]:
         """What the last block's modules returned, and it, or a module outside of blocks."""

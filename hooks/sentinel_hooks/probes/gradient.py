@@ -199,7 +199,9 @@ class Measured:
         shards = len(self._owners)
         found = [value * value for value in values[:shards]] if self.waiting else self._squares
         scale = values[shards] if isinstance(self._scale, Tensor) else self._scale
+        if scale != 1:
+            found = [square / scale / scale for square in found]
         sums = [0.0] * count
         for owner, square in zip(self._owners, found, strict=True):
-            sums[owner] += square / scale / scale
+            sums[owner] += square
         return sums

@@ -7,9 +7,7 @@ call, is switched off, its hooks are removed and its signals are reported as cov
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
@@ -21,11 +19,10 @@ from sentinel import clock
 from sentinel.wire import MAX_SERIES, Coverage, Finding, Series
 from sentinel_hooks.probes.fence import LIMIT, Fence, Stopwatch
 from sentinel_hooks.probes.out_of_memory import describe, is_out_of_memory
-from sentinel_hooks.probes.probe import Fill, Gradients, Outcome, Probe, Sample, Sender
-from sentinel_hooks.probes.readback import Arrival, Copier, Readback
+from sentinel_hooks.probes.probe import Gradients, Outcome, Probe, Sample, Sender
+from sentinel_hooks.probes.readback import Copier
+from sentinel_hooks.probes.settlement import Deferred, Settlement
 from sentinel_hooks.probes.source import Source
-
-MAX_UNSETTLED = 64  # samples; beyond these the oldest is given up rather than kept for a device
 
 Listeners = dict[str, tuple[tuple[Probe, Callable[..., None]], ...]]
 
@@ -49,15 +46,6 @@ _EVENTS = (
     "resumed",
     "read",
 )
-
-
-@dataclass
-class _Waiting:
-    """A sample whose values are still on the device."""
-
-    sample: Sample
-    pending: Arrival | None
-    fills: Sequence[tuple[Probe, Fill]]
 
 
 def _check(series: Sequence[Series]) -> None:
@@ -89,12 +77,10 @@ class Panel:
         self.fence = Fence()
         self.cost = Stopwatch()
         self.limit = LIMIT
-        self._readback = readback or (Readback(device) if device.type == "cuda" else None)
+        self._settlement = Settlement(device, readback, self._call, self._blank)
         self._step = 0
         self._ran_out = -1  # the step in which memory last ran out
         self._changes: list[Coverage] = []
-        self._settled: deque[Sample] = deque(maxlen=MAX_UNSETTLED)
-        self._waiting: deque[_Waiting] = deque()
         self._live: list[Probe] = list(probes)
         self._span: dict[Probe, list[int]] = {}
         self._due: frozenset[Probe] = frozenset()
@@ -335,9 +321,9 @@ class Panel:
     def read(self, step: int) -> None:
         """The step is over: let every probe put its values into a sample of it."""
         began = perf_counter()
-        defers = self._readback is not None
+        defers = self._settlement.defers
         sample = Sample(step, len(self.series), clock.steady(), defers=defers)
-        deferred: list[tuple[Probe, Tensor, Fill]] = []
+        deferred: list[Deferred] = []
         self._step = step - 1  # what is lost while reading is lost from this step on
         for probe, listener in self._listeners.get("read", ()):
             went_well = self._call(probe, listener, sample)
@@ -348,7 +334,7 @@ class Panel:
                 self._blank(sample, probe)
         self._step = step
         self._listen()
-        self._wait_for(sample, deferred)
+        self._settlement.wait_for(sample, deferred)
         self.cost.add(perf_counter() - began)
 
     def failed(self, error: BaseException, phase: str) -> None:
@@ -371,20 +357,7 @@ class Panel:
         }
         detail = describe(error, measured)
         sample.find(Finding("out_of_memory", phase, detail=detail))
-        self._settled.append(sample)
-
-    def _wait_for(self, sample: Sample, deferred: list[tuple[Probe, Tensor, Fill]]) -> None:
-        if not deferred and not self._waiting:
-            self._settled.append(sample)
-            return
-        pending = None
-        if deferred and self._readback is not None:
-            pending = self._readback.submit([tensor for _, tensor, _ in deferred])
-        self._waiting.append(
-            _Waiting(sample, pending, [(probe, fill) for probe, _, fill in deferred])
-        )
-        if len(self._waiting) > MAX_UNSETTLED:
-            self._waiting.popleft()
+        self._settlement.add(sample)
 
     def settled(self, *, wait: bool = False) -> list[Sample]:
         """The samples that are complete, in order, each handed out once.
@@ -392,25 +365,7 @@ class Panel:
         On the CPU: all that were read. On CUDA a step's sample is complete shortly after its
         kernels are. `wait`: wait for the device; only when nobody trains any more.
         """
-        while self._waiting:
-            head = self._waiting[0]
-            if head.pending is not None:
-                if wait:
-                    head.pending.wait()
-                elif not head.pending.ready():
-                    break
-            self._settle(self._waiting.popleft())
-        samples = list(self._settled)
-        self._settled.clear()
-        return samples
-
-    def _settle(self, waiting: _Waiting) -> None:
-        if waiting.pending is not None:
-            for (probe, fill), values in zip(waiting.fills, waiting.pending.values(), strict=True):
-                self._call(probe, fill, values)
-                if probe not in self._live:
-                    self._blank(waiting.sample, probe)
-        self._settled.append(waiting.sample)
+        return self._settlement.take(wait=wait)
 
     def alarms(self) -> dict[str, float]:
         """What cannot wait for the end of the step. For any thread."""

@@ -13,6 +13,7 @@ from sentinel_hooks.probes.readback import number
 
 _SHORT = 1 << 14  # elements: a tensor of no more is added up in one call with others
 _CHUNK = 5 << 17  # elements added up in single precision; sums of chunks are double
+_SINGLE = (torch.float32, torch.float64)
 _SHORT_CHUNK = 1 << 16  # of types with few digits, whose rounding errors do not cancel
 
 
@@ -41,8 +42,8 @@ def squares(tensors: Sequence[Tensor]) -> list[float]:
 
 def _parts(tensor: Tensor) -> list[Tensor]:
     """The sums of squares of the chunks of a tensor, 0-d."""
-    flat = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
-    single = flat.dtype in (torch.float32, torch.float64)
+    flat = tensor.reshape(-1)
+    single = flat.dtype in _SINGLE
     size = _CHUNK if single else _SHORT_CHUNK
     chunks = torch.split(flat, size) if flat.numel() > size else (flat,)
     wide = chunks if single else [chunk.to(torch.float32) for chunk in chunks]

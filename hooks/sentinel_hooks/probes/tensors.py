@@ -59,6 +59,10 @@ class RollUp:
         self._announced = sorted(announced)
         self._single = [] if tensors.too_many else self._announced
         self._layers = sorted({tensors.layer_of[one] for one in announced})
+        self._members: list[list[int]] = [[] for _ in self._layers]  # tensors of each layer
+        place = {layer: at for at, layer in enumerate(self._layers)}
+        for one in self._announced:
+            self._members[place[tensors.layer_of[one]]].append(one)
         self._mean = mean
 
     def series(self) -> list[Series]:
@@ -83,14 +87,12 @@ class RollUp:
         `first` is the index of the first of the series. None is what was not measured: such a
         tensor is missing, and so is its layer.
         """
-        tensors = self._tensors
-        totals: list[float | None] = [0.0] * len(tensors.layers)
-        for one in self._announced:
-            layer = tensors.layer_of[one]
-            so_far, more = totals[layer], sums[one]
-            totals[layer] = None if so_far is None or more is None else so_far + more
-        values = [sums[one] for one in self._single] + [totals[layer] for layer in self._layers]
+        values = [sums[one] for one in self._single]
+        for members in self._members:
+            own = [sums[one] for one in members]
+            values.append(None if None in own else sum(filter(None, own)))
         if self._mean:
+            tensors = self._tensors
             sizes = [tensors.sizes[one] for one in self._single]
             sizes += [tensors.layer_sizes[layer] for layer in self._layers]
             values = [
