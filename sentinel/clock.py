@@ -22,6 +22,11 @@ def isoformat(seconds: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def timestamp(text: str) -> float:
+    """The wall time that `isoformat` made this text of. Raises `ValueError`."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
 _STARTED = time.time() - time.monotonic()
 
 

@@ -25,6 +25,9 @@ MAX_MESSAGE = 4 * 1024 * 1024  # bytes of one message, without its length
 MAX_RANKS = 1 << 20
 MAX_SERIES = 65_536
 MAX_SAMPLES = 32  # ids in a finding
+HOLD_FOR = 7200.0  # s that a run is held without an answer, unless said otherwise; at least
+SHORTEST_HOLD = 1.0  # s and at most
+LONGEST_HOLD = 30 * 86_400.0  # s
 
 _LENGTH = struct.Struct(">I")
 
@@ -271,7 +274,7 @@ class HoldOrder(Struct, frozen=True, array_like=True, tag="hold"):
     by: Name
     reason: Text
     then: Name = "hold"
-    hold_for: float = 7200.0
+    hold_for: float = HOLD_FOR
     unattended: Name = "resume"
 
 

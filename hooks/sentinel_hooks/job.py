@@ -7,7 +7,11 @@ daemon that rank 0 chose. A process on its own shares with itself.
 from __future__ import annotations
 
 import atexit
+import math
+import os
+import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -120,6 +124,7 @@ class Job:
     world_size: int
     board: Board
     lease_limit: float  # s; a quarter of the shortest timeout of any process group, or less
+    group_timeout: float = 0.0  # s; that timeout, 0 where there is none or it is not known
 
 
 def join(declared_world_size: int) -> Job:
@@ -142,7 +147,18 @@ def join(declared_world_size: int) -> Job:
         return Job(0, 1, LocalBoard(), _LEASE_LIMIT)
     _attached += 1
     store = dist.distributed_c10d._get_default_store()
-    return Job(dist.get_rank(), world_size, StoreBoard(store, str(_attached)), _lease_limit())
+    board, timeout = StoreBoard(store, str(_attached)), _group_timeout()
+    lease_limit = min(_LEASE_LIMIT, timeout / 4) if timeout else _LEASE_LIMIT
+    return Job(dist.get_rank(), world_size, board, lease_limit, timeout)
+
+
+def deadline(environment: Mapping[str, str] = os.environ) -> float:
+    """When the scheduler ends this job, in seconds since 1970; 0 where that is not known.
+
+    Slurm says so in `SLURM_JOB_END_TIME` (sbatch(1), srun(1): a UNIX timestamp).
+    """
+    said = environment.get("SLURM_JOB_END_TIME", "")
+    return float(said) if re.fullmatch(r"[1-9]\d{0,11}", said, re.ASCII) else 0.0
 
 
 def dissolve_at_exit() -> None:
@@ -158,9 +174,9 @@ def _dissolve() -> None:
         dist.destroy_process_group()
 
 
-def _lease_limit() -> float:
-    """A quarter of the shortest timeout of any process group of this process, in seconds."""
-    shortest = _LEASE_LIMIT * 4
+def _group_timeout() -> float:
+    """The shortest timeout of any process group of this process, in seconds; 0: none is known."""
+    shortest = math.inf
     for group in list(getattr(dist.distributed_c10d._world, "pg_map", {})):
         for device in ("cpu", "cuda"):
             try:
@@ -168,4 +184,4 @@ def _lease_limit() -> float:
             except (AttributeError, RuntimeError, TypeError):
                 continue  # no backend for this device, or one that has no such option
             shortest = min(shortest, timeout.total_seconds())
-    return shortest / 4
+    return shortest if math.isfinite(shortest) else 0.0

@@ -309,6 +309,8 @@ class Watch:
             every=panel.every,
             groups=self._adapter.groups(),
             blackbox=str(self._box.path) if self._box else "",
+            deadline=jobs.deadline(),
+            group_timeout=self._job.group_timeout,
         )
         messages: list[wire.FromRank] = [hello, *panel.rescheduled.values()]
         seen, standing = self._barrier.seen, self._gate.standing

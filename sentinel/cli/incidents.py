@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -40,6 +41,8 @@ def _show(incident: IncidentJSON) -> None:
         f"{incident['run']}: {incident['severity']}, {incident['state']}, since step "
         f"{incident['opened_step']} ({incident['id']})"
     )
+    if incident["head"]:
+        click.echo(f"  record: {incident['head'][:12]} (sentinel audit {quote(incident['run'])})")
     click.echo(f"  cause: {describe(incident['cause'])}")
     for alert in incident["alerts"]:
         click.echo(

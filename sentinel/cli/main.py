@@ -19,6 +19,7 @@ COMMANDS = {
     "daemon": ("daemon", "Run a standing daemon that serves many runs."),
     "status": ("status", "Show what goes on."),
     "incidents": ("incidents", "Show what went wrong, where, and what was done."),
+    "audit": ("audit", "Show who did what to a run, and check that it was not tampered with."),
     "blackbox": ("blackbox", "Read the last steps of a rank from its black box."),
     "pause": ("pause", "Hold a run: all ranks stand after the same step."),
     "resume": ("resume", "Let a held run go on, with remedies if wanted."),

@@ -13,6 +13,7 @@ from sentinel.control.hold import Record
 from sentinel.daemon.news import ActionNews, News, StateNews
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
+from sentinel.duration import in_words
 from sentinel.engine.transition import ActionWanted, AlertChanged, Cause, IncidentChanged
 
 EVERY = 5.0  # s between lines of progress
@@ -116,7 +117,7 @@ class Narrator:
         for run in self.service.runs.values():
             self.terminal.line(
                 f"{run.name}: {run.state} after {run.engine.step} steps and "
-                f"{duration(clock.steady() - since)}, {count(self._of(run), 'incident')}"
+                f"{in_words(clock.steady() - since)}, {count(self._of(run), 'incident')}"
             )
             for incident in self._of(run):
                 self.terminal.line(
@@ -153,15 +154,6 @@ def located(cause: Cause) -> str:
 def labels(alert: AlertChanged) -> str:
     """The labels of an alert."""
     return ", ".join(f"{name} {value}" for name, value in sorted(alert.labels.items()))
-
-
-def duration(seconds: float) -> str:
-    """As `75 s` or `12 min 5 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def count(things: list[IncidentChanged], name: str) -> str:

@@ -8,9 +8,26 @@ from typing import TypeVar
 
 import click
 
-from sentinel import address
+from sentinel import address, wire
+from sentinel.duration import in_words, seconds_of
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
+def hold_seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """How long a run is to be held, such as `30m` or `1h30m`, in seconds: a callback."""
+    if value is None:
+        return None
+    seconds = seconds_of(value)
+    if seconds is None:
+        raise click.BadParameter(f"{value!r} is no duration such as 30m or 1h30m")
+    if not wire.SHORTEST_HOLD <= seconds <= wire.LONGEST_HOLD:
+        days = wire.LONGEST_HOLD / 86_400.0
+        shortest = in_words(wire.SHORTEST_HOLD)
+        raise click.BadParameter(
+            f"{value!r} is out of bounds: at least {shortest} and at most {days:g} days"
+        )
+    return seconds
 
 
 def _state_dir(_: click.Context, __: click.Parameter, value: Path | None) -> Path:

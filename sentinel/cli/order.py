@@ -16,7 +16,9 @@ POLL = 0.1  # s
 _DONE = {"pause": "held after", "resume": "resumed after", "stop": "stopped after"}
 
 
-def give(state: Path, run: str | None, action: str, *, wait: float, **body: float | bool) -> None:
+def give(
+    state: Path, run: str | None, action: str, *, wait: float, **body: float | bool | str
+) -> None:
     """Give an order, wait for `wait` seconds at most, and say what became of it.
 
     Raises `ControlError` when it is refused, comes to nothing, or has not happened by then.

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from sentinel.cli.options import run_argument, state_option, wait_option
+from sentinel import wire
+from sentinel.cli.options import hold_seconds, run_argument, state_option, wait_option
 from sentinel.cli.order import give
 
 
@@ -14,6 +15,27 @@ from sentinel.cli.order import give
 @run_argument
 @state_option
 @wait_option
-def command(run: str | None, state: Path, wait: float) -> None:
+@click.option(
+    "--hold-for",
+    callback=hold_seconds,
+    metavar="DURATION",
+    help="How long to wait for an answer, such as 30m or 4h [default: 2h].",
+)
+@click.option(
+    "--unattended",
+    type=click.Choice(["resume", "stop", "hold"]),
+    default="resume",
+    show_default=True,
+    help="What happens when nobody has answered by then; hold: nothing does.",
+)
+def command(
+    run: str | None, state: Path, wait: float, hold_for: float | None, unattended: str
+) -> None:
     """Hold RUN: all ranks stand after the same step. RUN may be left out if only one goes on."""
-    give(state, run, "pause", wait=wait)
+    if hold_for is not None and unattended == "hold":
+        raise click.UsageError(
+            "--hold-for says when a hold ends by itself, which it never does with --unattended "
+            "hold: leave out one of them"
+        )
+    seconds = wire.HOLD_FOR if hold_for is None else hold_for
+    give(state, run, "pause", wait=wait, hold_for=seconds, unattended=unattended)

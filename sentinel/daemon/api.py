@@ -18,11 +18,12 @@ from msgspec import Meta, Struct
 
 from sentinel import __version__, clock, wire
 from sentinel.daemon.metrics import CONTENT_TYPE, exposition
-from sentinel.daemon.orders import ActionName, Request
+from sentinel.daemon.orders import Request
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
 from sentinel.daemon.view import status_of
+from sentinel.engine.rule import Unattended
 from sentinel.errors import ControlError, SentinelError, StateError
 from sentinel.signals import did_you_mean
 from sentinel.store.shapes import StatusJSON
@@ -36,6 +37,13 @@ class PauseBody(Struct, forbid_unknown_fields=True):
     """What may be said with a pause or a stop. `by` counts only where the kernel names nobody."""
 
     by: Annotated[str, Meta(max_length=100)] = ""
+
+
+class HoldBody(PauseBody, forbid_unknown_fields=True):
+    """What may be said with a pause: for how long, in seconds, and what comes then."""
+
+    hold_for: Annotated[float, Meta(ge=wire.SHORTEST_HOLD, le=wire.LONGEST_HOLD)] = wire.HOLD_FOR
+    unattended: Unattended = "resume"
 
 
 class ResumeBody(PauseBody, forbid_unknown_fields=True):
@@ -152,9 +160,16 @@ class Api:
             resume = await _body(request, ResumeBody)
             remedies = wire.Remedies(resume.lr_scale, resume.skip_batches)
             asked = Request("resume", _who(request, resume), remedies, resume.force)
-        elif action == "pause" or action == "stop":
-            named: ActionName = "pause" if action == "pause" else "stop"
-            asked = Request(named, _who(request, await _body(request, PauseBody)))
+        elif action == "pause":
+            pause = await _body(request, HoldBody)
+            asked = Request(
+                "pause",
+                _who(request, pause),
+                hold_for=pause.hold_for,
+                unattended=pause.unattended,
+            )
+        elif action == "stop":
+            asked = Request("stop", _who(request, await _body(request, PauseBody)))
         else:
             raise NotFoundError(f"there is no action {action!r}: expected pause, resume or stop")
         run = self._service.runs.get(run_name)

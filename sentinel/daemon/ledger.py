@@ -17,9 +17,9 @@ from sentinel.daemon.counts import Counts
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
-from sentinel.store.shapes import ActionRow, ActionState, RankRow, RunRow
+from sentinel.store.shapes import ActionRow, ActionState, HoldRow, RankRow, RunRow
 from sentinel.store.store import Store
-from sentinel.store.writing import NewAction
+from sentinel.store.writing import NewAction, Refusal, Reminder
 
 log = logging.getLogger("sentinel.daemon")
 
@@ -54,12 +54,13 @@ class Ledger:
         """
         self._submit(lambda: self._store.commit(transitions), then)
 
-    def record(self, run: str, started: float, record: Record) -> None:
+    def record(self, run: str, started: float, record: Record, hold: HoldRow | None = None) -> None:
         """Put what became of an action on the record, once, however often it is told.
 
-        `started` is when this job of the run began: another job counts its orders anew.
+        `started` is when this job of the run began: another job counts its orders anew. `hold`:
+        how the run is held now, if that is what the record says.
         """
-        self._submit(lambda: self._write_record(run, started, record), lambda _: None)
+        self._submit(lambda: self._write_record(run, started, record, hold), lambda _: None)
 
     async def add_action(self, new: NewAction) -> int:
         """Put an action on the record; returns its id. Raises `StateError`."""
@@ -74,6 +75,7 @@ class Ledger:
                 state=new.state,
                 incident=new.incident,
                 detail=new.detail,
+                order=new.order,
             )
 
         return await self.call(add)
@@ -82,6 +84,14 @@ class Ledger:
         """Put an order on the record that was refused. Raises `StateError`."""
         now = clock.steady()
         await self.add_action(NewAction(run, action, "refused", 0, by, now, detail=why))
+
+    def turned_away(self, refusal: Refusal) -> None:
+        """Put on the record what was refused before it could become an action."""
+        self._submit(lambda: self._store.add_refusal(refusal), lambda _: None)
+
+    def remind(self, reminder: Reminder) -> None:
+        """Owe people a reminder of a hold, once, however often it is asked for."""
+        self._submit(lambda: self._store.remind(reminder), lambda _: None)
 
     def change(self, action_id: int, state: ActionState, at: float, detail: str) -> None:
         """Put on the record what became of an action."""
@@ -157,20 +167,25 @@ class Ledger:
 
     # The writing thread.
 
-    def _write_record(self, run: str, started: float, record: Record) -> None:
+    def _write_record(self, run: str, started: float, record: Record, hold: HoldRow | None) -> None:
         key = (run, started, record.id)
         action_id = self._actions.get(key)
         if action_id is None:
             row = self._find(run, started, record)
-            self._actions[key] = row.id if row else self._add(run, record)
+            self._actions[key] = row.id if row else self._add(run, record, hold)
             if row is None or _tells(row, record):
                 return
             action_id = row.id
         self._store.update_action(
-            action_id, record.state, at=record.at, step=record.step, detail=record.reason
+            action_id,
+            record.state,
+            at=record.at,
+            step=record.step,
+            detail=record.reason,
+            hold=hold,
         )
 
-    def _add(self, run: str, record: Record) -> int:
+    def _add(self, run: str, record: Record, hold: HoldRow | None) -> int:
         return self._store.add_action(
             run,
             record.action,
@@ -180,6 +195,7 @@ class Ledger:
             state=record.state,
             incident=record.incident or self._incident(run),
             reason=record.reason,
+            hold=hold,
         )
 
     def _find(self, run: str, started: float, record: Record) -> ActionRow | None:

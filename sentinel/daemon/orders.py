@@ -8,22 +8,24 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
 
 from sentinel import clock, wire
 from sentinel.control.hold import Effect, Record, RunControl, Send
-from sentinel.control.outcome import decode
+from sentinel.control.outcome import UNATTENDED, decode
 from sentinel.daemon.archive import Archive
 from sentinel.daemon.counts import Counts
+from sentinel.daemon.holding import Standstill, due, terms, unanswered
 from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import ActionNews, Listener
+from sentinel.engine.rule import Unattended
 from sentinel.engine.transition import ActionWanted
 from sentinel.errors import ControlError, WireError
 from sentinel.store.shapes import ActionState, HoldRow
-from sentinel.store.writing import NewAction
+from sentinel.store.writing import NewAction, Reminder
 
 log = logging.getLogger("sentinel.daemon")
 
@@ -45,16 +47,28 @@ class Position:
     step: int
     step_seconds: float
     lease: float
+    still: Standstill
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks of a run."""
+    """What a person asks of a run. A pause holds for `hold_for` seconds; then `unattended`."""
 
     action: ActionName
     by: str
     remedies: wire.Remedies = NOTHING
     force: bool = False
+    hold_for: float = wire.HOLD_FOR
+    unattended: Unattended = "resume"
+
+    def order(self) -> dict[str, object]:
+        """What is asked for in particular, for the record."""
+        if self.action == "pause":
+            return {"unattended": self.unattended, "hold_for": self.hold_for}
+        given = msgspec.structs.asdict(self.remedies)
+        default = msgspec.structs.asdict(NOTHING)
+        asked = {name: value for name, value in given.items() if value != default[name]}
+        return {**asked, "force": True} if self.force else asked
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,7 @@ class Orders:
         self._before: HoldRow | None = None  # where the run was held before this daemon started
         self._lapse_at: float | None = None
         self._lapse_before = 0.0
+        self._reminded = 0.0
 
     def restart(self, now: float) -> None:
         """The run is another job from now on: what the old one was asked for has lapsed."""
@@ -117,7 +132,9 @@ class Orders:
             return None
         before = self._before
         since = before.since if before and before.step == hold.step else hold.since
-        return HoldRow(hold.step, hold.by, since)
+        latest = self.control.latest
+        agreed = terms(latest, self._position().still) if latest is not None else None
+        return HoldRow(hold.step, hold.by, since, agreed)
 
     # What rules ask for.
 
@@ -152,6 +169,7 @@ class Orders:
             step=at.step,
             step_seconds=at.step_seconds,
             now=now,
+            hold_for=wanted.hold_for,
             unattended=wanted.unattended,
             lease=at.lease,
             incident=wanted.incident,
@@ -214,6 +232,8 @@ class Orders:
             step=at.step,
             step_seconds=at.step_seconds,
             now=now,
+            hold_for=request.hold_for,
+            unattended=request.unattended,
             lease=at.lease,
         )
 
@@ -234,6 +254,7 @@ class Orders:
             clock.steady(),
             incident=incident,
             detail=detail,
+            order=request.order(),
         )
         return await self._desk.ledger.add_action(new)
 
@@ -250,18 +271,34 @@ class Orders:
         except msgspec.MsgspecError as error:
             raise WireError(f"malformed outcome: {error}") from error
         if decoded is not None:
-            self._carry_out(self.control.report(decoded, now))
+            held = self.hold() or self._before
+            self._carry_out([_told(effect, held) for effect in self.control.report(decoded, now)])
+            if self.control.hold is None:
+                self._before = None
 
     def tick(self, now: float) -> None:
         """Once a second."""
         self._carry_out(self.control.tick(now))
+        self._remind(now)
         if self._lapse_at is not None and now >= self._lapse_at:
             self._lapse_at = None
             if self.control.state == "running":
                 self._desk.ledger.lapse(self.run, self.started, self._lapse_before, now)
 
+    def _remind(self, now: float) -> None:
+        """Have people reminded that the run is held, when that is due."""
+        hold = self.hold()
+        if self.control.state != "held" or hold is None:
+            self._reminded = 0.0
+        elif (reminder := due(hold, now)) and reminder.offset > self._reminded:
+            self._reminded = reminder.offset
+            self._desk.ledger.remind(
+                Reminder(self.run, reminder.offset, now, ending=reminder.ending)
+            )
+
     def ended(self, now: float) -> None:
-        """All ranks are gone."""
+        """All ranks are gone; should they come back, they stand since when they stood."""
+        self._before = self.hold() or self._before
         self._carry_out(self.control.ended(now))
 
     # What follows.
@@ -273,7 +310,18 @@ class Orders:
                 self._broadcast(effect.order)
                 continue
             if action_id is None:
-                self._desk.ledger.record(self.run, self.started, effect)
+                stands = effect.action == "pause" and effect.state == "done"
+                hold = self.hold() if stands else None
+                self._desk.ledger.record(self.run, self.started, effect, hold)
             else:
                 self._desk.ledger.know(self.run, self.started, effect.id, action_id)
             self._desk.tell(ActionNews(self.run, effect))
+
+
+def _told(effect: Effect, held: HoldRow | None) -> Effect:
+    """An end that nobody asked for says since when it was waited, however late it is heard of."""
+    if held is None or isinstance(effect, Send) or effect.step != held.step:
+        return effect
+    if not effect.by.startswith(UNATTENDED):
+        return effect
+    return replace(effect, reason=unanswered(held, effect.reason))

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from sentinel import wire
+from sentinel.daemon.holding import standstill
 from sentinel.daemon.news import StateNews
 from sentinel.daemon.orders import Desk, Orders, Position
 from sentinel.engine.roster import RankState
@@ -107,7 +108,8 @@ class Run:
         done = max((rank.step for rank in self.ranks.values()), default=self.engine.step)
         seconds = self.engine.latest.get(wire.Series("step_seconds"), 0.0)
         lease = min((hello.lease_limit for hello in self._hellos.values()), default=60.0)
-        return Position(done, seconds if math.isfinite(seconds) else 0.0, lease)
+        still = standstill(self._hellos.values())
+        return Position(done, seconds if math.isfinite(seconds) else 0.0, lease, still)
 
     # Ranks come and go.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sentinel import clock
 from sentinel.daemon.run import Run
-from sentinel.store.shapes import HoldJSON, RankJSON, RankRow, RunRow, StatusJSON
+from sentinel.store.shapes import RankJSON, RankRow, RunRow, StatusJSON, hold_json
 
 
 def rows_of(run: Run) -> tuple[RunRow, list[RankRow]]:
@@ -70,7 +69,5 @@ def status_of(run: Run, now: float) -> StatusJSON:
         step=run.engine.step,
         world_size=run.world_size,
         ranks=ranks,
-        hold=HoldJSON(step=hold.step, by=hold.by, since=clock.isoformat(hold.since))
-        if hold
-        else None,
+        hold=hold_json(hold, now) if hold else None,
     )

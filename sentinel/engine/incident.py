@@ -38,6 +38,7 @@ class Fired:
     alert: AlertChanged
     cause: Cause
     unattended: Unattended
+    hold_for: float
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Incidents:
             self._firing[alert.rule, one.key] = alert
             transitions.append(alert)
             if first:  # what a rule asks for, it asks for once, however many ranks it fires for
-                transitions += [_wish(alert, action, one.unattended) for action in alert.actions]
+                transitions += [_wish(alert, action, one) for action in alert.actions]
         for identity in resolved:
             if alert_before := self._firing.pop(identity, None):
                 transitions.append(replace(alert_before, state="resolved", at=now))
@@ -155,7 +156,7 @@ def precedence(cause: Cause) -> tuple[int, int, float]:
     return (cause.step, stage.value, math.inf if cause.rank is None else cause.rank)
 
 
-def _wish(alert: AlertChanged, action: str, unattended: Unattended) -> ActionWanted:
+def _wish(alert: AlertChanged, action: str, fired: Fired) -> ActionWanted:
     return ActionWanted(
         run=alert.run,
         incident=alert.incident,
@@ -163,7 +164,8 @@ def _wish(alert: AlertChanged, action: str, unattended: Unattended) -> ActionWan
         rule=alert.rule,
         step=alert.fired_step,
         reason=alert.summary,
-        unattended=unattended,
+        unattended=fired.unattended,
         at=alert.at,
         labels=alert.labels,
+        hold_for=fired.hold_for,
     )

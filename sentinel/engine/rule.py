@@ -9,6 +9,7 @@ from typing import Literal
 from sentinel.engine.annotation import Template
 from sentinel.engine.expression import Expression
 from sentinel.engine.transition import Severity
+from sentinel.wire import HOLD_FOR
 
 Unattended = Literal["resume", "stop", "hold"]
 Key = tuple[str, ...]  # the values of the labels of the rule's expression, in its order
@@ -38,7 +39,8 @@ class Rule:
     """One rule of a rule file.
 
     An alert fires when the expression has held for `holds` (with steps, this one included), and
-    resolves when it has not held for longer than `keeps`.
+    resolves when it has not held for longer than `keeps`. A run that it pauses is held for
+    `hold_for` seconds without an answer before `unattended` happens.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Rule:
     severity: Severity = "warning"
     actions: tuple[str, ...] = ()
     unattended: Unattended = "resume"
+    hold_for: float = HOLD_FOR
     summary: Template = NO_TEXT
     advice: Template = NO_TEXT
     file: str | None = None

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, get_args
 
 import yaml
 
 from sentinel.assets import asset_dir
+from sentinel.duration import in_words, seconds_of
 from sentinel.engine.annotation import Template, template
 from sentinel.engine.expression import Expression
 from sentinel.engine.parse import parse
@@ -20,6 +22,7 @@ from sentinel.engine.rule import AT_ONCE, NO_TEXT, Rule, Span, Unattended
 from sentinel.engine.transition import SEVERITIES, Severity
 from sentinel.errors import RuleError
 from sentinel.signals import did_you_mean
+from sentinel.wire import HOLD_FOR, LONGEST_HOLD, SHORTEST_HOLD
 
 MAX_FILE = 1 << 20  # bytes
 MAX_RULES = 1000
@@ -28,11 +31,10 @@ MAX_SECONDS = 366 * 86_400.0
 ACTIONS = ("pause",)
 
 _Choice = TypeVar("_Choice", bound=str)
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _SEVERITIES: dict[str, Severity] = {name: name for name in SEVERITIES}
 _UNATTENDED: dict[str, Unattended] = {name: name for name in get_args(Unattended)}
+_DEFAULT_KEYS = ("unattended", "hold_for")
 _RULE_KEYS = (
     "alert",
     "expr",
@@ -41,6 +43,7 @@ _RULE_KEYS = (
     "labels",
     "actions",
     "unattended",
+    "hold_for",
     "annotations",
 )
 
@@ -72,18 +75,29 @@ def load(path: Path) -> list[Rule]:
     return _Reader(str(path)).rules(data)
 
 
+@dataclass(frozen=True)
+class _Policy:
+    """What happens when a run is held and nobody answers, and after how many seconds."""
+
+    unattended: Unattended = "resume"
+    hold_for: float = HOLD_FOR
+
+
 class _Reader:
     """Reads one file; nodes keep their place, so that every error can name its line."""
 
     def __init__(self, file: str) -> None:
         self._file = file
+        self._defaults = _Policy()
 
     def rules(self, data: bytes) -> list[Rule]:
         """All rules, their names unique."""
         root = self._compose(data)
         if root is None:
             raise RuleError("the file is empty: expected 'groups:'", file=self._file)
-        top = self._mapping(root, "a rule file", ("groups",), required=("groups",))
+        top = self._mapping(root, "a rule file", ("groups", "defaults"), required=("groups",))
+        if "defaults" in top:
+            self._defaults = self._policy(self._mapping(top["defaults"], "defaults", _DEFAULT_KEYS))
         rules: dict[str, Rule] = {}
         for group in self._sequence(top["groups"], "groups"):
             fields = self._mapping(group, "a group", ("name", "rules"), required=("name", "rules"))
@@ -128,6 +142,7 @@ class _Reader:
             )
         expression = self._expression(fields["expr"])
         annotations = self._annotations(fields.get("annotations"))
+        policy = self._policy(fields)
         return Rule(
             name=name,
             group=group,
@@ -136,7 +151,8 @@ class _Reader:
             keeps=self._span(fields.get("keep_firing_for"), "keep_firing_for", expression),
             severity=self._severity(fields.get("labels")),
             actions=self._actions(fields.get("actions")),
-            unattended=self._unattended(fields.get("unattended")),
+            unattended=policy.unattended,
+            hold_for=policy.hold_for,
             summary=annotations.get("summary", NO_TEXT),
             advice=annotations.get("advice", NO_TEXT),
             file=self._file,
@@ -163,13 +179,12 @@ class _Reader:
                     f"expected a duration such as {text}s",
                 )
             return Span(float(text), "seconds" if timed else "steps")
-        parts = _DURATION.findall(text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
+        seconds = seconds_of(text)
+        if seconds is None:
             raise self._error(
                 node,
                 f"{key}: {text!r} is neither a number of steps nor a duration such as 30s or 5m",
             )
-        seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
         if seconds > MAX_SECONDS:
             raise self._error(node, f"{key}: {text!r} is longer than a year")
         return Span(seconds, "seconds")
@@ -182,8 +197,33 @@ class _Reader:
             return "warning"
         return self._choice(labels["severity"], "severity", _SEVERITIES)
 
-    def _unattended(self, node: yaml.Node | None) -> Unattended:
-        return "resume" if node is None else self._choice(node, "unattended", _UNATTENDED)
+    def _policy(self, fields: Mapping[str, yaml.Node]) -> _Policy:
+        """What these fields say of a hold that nobody answers; the file's defaults say the rest."""
+        unattended, hold_for = self._defaults.unattended, self._defaults.hold_for
+        if (node := fields.get("unattended")) is not None:
+            unattended = self._choice(node, "unattended", _UNATTENDED)
+        if (node := fields.get("hold_for")) is not None:
+            if unattended == "hold":
+                raise self._error(
+                    node,
+                    "hold_for: with 'unattended: hold' nothing ever ends the hold: leave out "
+                    "hold_for, or say resume or stop",
+                )
+            hold_for = self._hold_for(node)
+        return _Policy(unattended, hold_for)
+
+    def _hold_for(self, node: yaml.Node) -> float:
+        text = self._text(node, "hold_for")
+        seconds = seconds_of(text)
+        if seconds is None:
+            raise self._error(node, f"hold_for: {text!r} is no duration such as 30m or 4h")
+        if not SHORTEST_HOLD <= seconds <= LONGEST_HOLD:
+            raise self._error(
+                node,
+                f"hold_for: {text!r} is out of bounds: at least {in_words(SHORTEST_HOLD)} and at "
+                f"most {LONGEST_HOLD / 86_400:g} days; 'unattended: hold' holds for ever",
+            )
+        return seconds
 
     def _actions(self, node: yaml.Node | None) -> tuple[str, ...]:
         if node is None:

@@ -378,7 +378,7 @@ class RunEngine:
             actions=rule.actions,
             at=now,
         )
-        return Fired(change.key, changed, cause, rule.unattended)
+        return Fired(change.key, changed, cause, rule.unattended, rule.hold_for)
 
     def _cause(self, change: Change, labels: Mapping[str, str]) -> Cause:
         """What this alert alone says of where it began."""

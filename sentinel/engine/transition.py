@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sentinel.wire import HOLD_FOR
+
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")  # mildest first
 
@@ -71,7 +73,10 @@ class IncidentChanged:
 
 @dataclass(frozen=True)
 class ActionWanted:
-    """A rule that began to fire asks for an action on the run, such as "pause"."""
+    """A rule that began to fire asks for an action on the run, such as "pause".
+
+    A run that is paused is held for `hold_for` seconds without an answer; then comes `unattended`.
+    """
 
     run: str
     incident: str
@@ -82,6 +87,7 @@ class ActionWanted:
     unattended: Literal["resume", "stop", "hold"]
     at: float
     labels: Mapping[str, str] = field(default_factory=dict)
+    hold_for: float = HOLD_FOR
 
 
 Transition = AlertChanged | IncidentChanged | ActionWanted

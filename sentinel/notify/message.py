@@ -17,6 +17,7 @@ from sentinel.notify.notice import Action, Alert, Notice
 _NAME = 200  # characters of one name
 _PROSE = 500  # characters of a summary, an advice, a detail
 _ALERTS = 10
+HEAD = 12  # digits of the journal's newest hash that a message shows
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,42 @@ def compose_reply(kind: str, notice: Notice, station: Station) -> Text:
             done=_done(notice),
             footer=_footer(notice),
         )
+    if kind in ("reminder", "ending"):
+        return _reminder(kind, notice, station)
     return Text(
         headline=_done(notice),
+        summary=_warning(notice),
+        facts=_terms(notice) if kind == "held" else (),
         advice=plain(notice.advice, _PROSE) if kind == "held" else "",
         host=station.host,
         commands=_commands(notice, station) if kind == "held" else (),
         footer=_footer(notice),
     )
+
+
+def _reminder(kind: str, notice: Notice, station: Station) -> Text:
+    """The run is still held: what that costs, and what comes if nobody answers."""
+    step = notice.hold.step if notice.hold else notice.incident.cause.step
+    run = plain(notice.incident.run)
+    still = f"Run {run} is still held after step {step}; nobody has answered."
+    soon = f"Run {run} is held after step {step} for ten more minutes; nobody has answered."
+    return Text(
+        headline=soon if kind == "ending" else still,
+        summary=_warning(notice),
+        facts=_terms(notice),
+        host=station.host,
+        commands=_commands(notice, station),
+        footer=_footer(notice),
+    )
+
+
+def _terms(notice: Notice) -> tuple[tuple[str, str], ...]:
+    hold = notice.hold
+    return hold.terms.facts(hold.since, notice.at) if hold else ()
+
+
+def _warning(notice: Notice) -> str:
+    return notice.hold.terms.warning(notice.hold.since) if notice.hold else ""
 
 
 def _headline(notice: Notice) -> str:
@@ -203,7 +233,8 @@ def _commands(notice: Notice, station: Station) -> tuple[Command, ...]:
 
 def _footer(notice: Notice) -> str:
     incident, at = notice.incident, isoformat(notice.at)
-    return f"incident {plain(incident.id)}, opened at step {incident.opened_step}, {at}"
+    head = f", record {plain(incident.head)[:HEAD]}" if incident.head else ""
+    return f"incident {plain(incident.id)}, opened at step {incident.opened_step}, {at}{head}"
 
 
 def as_text(text: Text) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from sentinel.errors import SentinelError
+from sentinel.held import HoldTerms
 
 
 class Cause(Struct, frozen=True):
@@ -32,7 +33,10 @@ class Cause(Struct, frozen=True):
 
 
 class Incident(Struct, frozen=True):
-    """The incident that a message is about. `state` is "open" or "resolved"."""
+    """The incident that a message is about. `state` is "open" or "resolved".
+
+    `head` is the hash of the newest row of the run's journal, nothing where there is none.
+    """
 
     id: str
     run: str
@@ -40,6 +44,7 @@ class Incident(Struct, frozen=True):
     severity: str = "warning"
     opened_step: int = 0
     cause: Cause = Cause()
+    head: str = ""
 
 
 class Alert(Struct, frozen=True):
@@ -64,6 +69,14 @@ class Action(Struct, frozen=True):
     detail: str = ""
 
 
+class Hold(Struct, frozen=True):
+    """How the run is held: after which step, since when (seconds since 1970), on what terms."""
+
+    step: int
+    since: float
+    terms: HoldTerms = HoldTerms()
+
+
 class Notice(Struct, frozen=True):
     """Everything a message can say. `about` is the action that caused it, if one did.
 
@@ -79,6 +92,7 @@ class Notice(Struct, frozen=True):
     summary: str = ""
     advice: str = ""
     escalated: bool = False
+    hold: Hold | None = None
 
 
 _decoder = msgspec.json.Decoder(Notice)

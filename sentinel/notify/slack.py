@@ -144,7 +144,7 @@ class SlackReceiver:
 
     async def _post(self, letter: Letter, text: Text, *, with_blocks: bool) -> Posted:
         head = letter.head
-        loud = letter.kind == "held" or letter.notice.escalated
+        loud = letter.kind in ("held", "ending") or letter.notice.escalated
 
         async def post() -> AsyncSlackResponse:
             return await self._posting.chat_postMessage(

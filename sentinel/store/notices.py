@@ -7,17 +7,20 @@ this program: its keys may grow, never change.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 import msgspec
 
 from sentinel.engine.transition import IncidentChanged
+from sentinel.held import HoldTerms
 from sentinel.store import reading
 from sentinel.store.database import Row, rows
 from sentinel.store.shapes import ActionRow, AlertJSON, IncidentJSON
 
-Kind = Literal["opened", "updated", "resolved", "held", "resumed", "stopped", "action"]
+Kind = Literal[
+    "opened", "updated", "resolved", "held", "resumed", "stopped", "action", "reminder", "ending"
+]
 
 _ALERTS_TOLD = 10
 _ACTIONS_TOLD = 10
@@ -39,11 +42,20 @@ class ActionNote(TypedDict):
     detail: str
 
 
+class HoldNote(TypedDict):
+    """How the run is held: after which step, since when, on what terms."""
+
+    step: int
+    since: float
+    terms: HoldTerms
+
+
 class Payload(TypedDict):
     """All that a message needs. `alerts` and `actions` are bounded, `alert_count` is not.
 
     `incident` has no alerts and actions of its own. `about` is the action that caused the
-    message, if one did; `escalated`: the incident has become more severe.
+    message, if one did; `escalated`: the incident has become more severe. `hold` is there in what
+    says that the run is held.
     """
 
     at: float
@@ -55,6 +67,7 @@ class Payload(TypedDict):
     summary: str
     advice: str
     escalated: bool
+    hold: HoldNote | None
 
 
 @dataclass(frozen=True)
@@ -93,8 +106,45 @@ def message_for_action(connection: sqlite3.Connection, action_id: int, at: float
     ):
         return None
     kind = _KINDS.get((action.action, action.state), "action")
-    payload = _payload(connection, action.incident or "", at, about=_note(action))
+    hold = _hold(connection, action.run) if kind == "held" else None
+    payload = _payload(connection, action.incident or "", at, about=_note(action), hold=hold)
     return _message(f"action/{action_id}/{action.state}/{at!r}", kind, action.run, payload)
+
+
+def message_for_reminder(
+    connection: sqlite3.Connection, run: str, offset: float, at: float, *, ending: bool
+) -> Message | None:
+    """That the run is still held, for the incident it was paused for; None if it was for none."""
+    hold = _hold(connection, run)
+    found = rows(
+        connection,
+        "SELECT * FROM actions WHERE run = ? AND action = 'pause' AND state = 'done' "
+        "ORDER BY id DESC LIMIT 1",
+        (run,),
+    )
+    if hold is None or not found or found[0]["incident"] is None:
+        return None
+    pause = reading.action(found[0])
+    payload = _payload(connection, pause.incident or "", at, about=_note(pause), hold=hold)
+    seed = f"held/{pause.id}/{offset!r}"
+    return _message(seed, "ending" if ending else "reminder", run, payload)
+
+
+def unrecorded(message: Message) -> Message:
+    """As it is sent while nothing can be written: the head of what is not there shows nothing."""
+    payload = msgspec.json.decode(message.payload, type=dict[str, object])
+    incident = payload["incident"]
+    if isinstance(incident, dict):
+        incident["head"] = ""
+    return replace(message, payload=msgspec.json.encode(payload).decode())
+
+
+def _hold(connection: sqlite3.Connection, run: str) -> HoldNote | None:
+    (row,) = rows(connection, "SELECT * FROM runs WHERE name = ?", (run,))
+    held = reading.run(row).hold
+    if held is None or held.terms is None:
+        return None
+    return {"step": held.step, "since": held.since, "terms": held.terms}
 
 
 def _missed(connection: sqlite3.Connection, refused: ActionRow) -> bool:
@@ -131,6 +181,7 @@ def _payload(
     *,
     about: ActionNote | None = None,
     escalated: bool = False,
+    hold: HoldNote | None = None,
 ) -> Payload:
     incident = reading.incident(connection, incident_id)
     alerts, incident["alerts"], incident["actions"] = incident["alerts"], [], []
@@ -150,6 +201,7 @@ def _payload(
         "summary": reading.text(culprit["summary"]) if culprit else "",
         "advice": reading.text(culprit["advice"]) if culprit else "",
         "escalated": escalated,
+        "hold": hold,
     }
 
 

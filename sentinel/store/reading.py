@@ -10,15 +10,15 @@ import msgspec
 from sentinel.clock import isoformat
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import AlertChanged, Cause, Severity
+from sentinel.held import HoldTerms
+from sentinel.store import journal
 from sentinel.store.database import Row, SqlValue, rows
 from sentinel.store.shapes import (
-    ActionHistory,
     ActionJSON,
     ActionRow,
     ActionState,
     AlertJSON,
     CauseJSON,
-    HoldJSON,
     HoldRow,
     IncidentJSON,
     OpenIncident,
@@ -26,11 +26,13 @@ from sentinel.store.shapes import (
     RunRow,
     RunState,
     StatusJSON,
+    hold_json,
 )
 
 _labels = msgspec.json.Decoder(dict[str, str])
 _reports = msgspec.json.Decoder(RunCoverage)
 _collectives = msgspec.json.Decoder(dict[str, tuple[int, int | None]])
+_terms = msgspec.json.Decoder(HoldTerms)
 _names = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -83,6 +85,7 @@ def _incident(connection: sqlite3.Connection, row: Row) -> IncidentJSON:
                 connection, "SELECT * FROM actions WHERE incident = ? ORDER BY id", (row["id"],)
             )
         ],
+        "head": journal.head(connection, text(row["run"])),
     }
 
 
@@ -146,16 +149,6 @@ def action(row: Row) -> ActionRow:
     )
 
 
-def action_history(row: Row) -> ActionHistory:
-    """A row of `action_changes`."""
-    return ActionHistory(
-        state=cast(ActionState, row["state"]),
-        step=whole(row["step"]),
-        detail=text(row["detail"]),
-        at=real(row["at"]),
-    )
-
-
 def coverage(row: Row) -> RunCoverage:
     """A row of `coverage`."""
     return _reports.decode(text(row["report"]))
@@ -165,7 +158,9 @@ def run(row: Row) -> RunRow:
     """A row of `runs`."""
     hold = None
     if row["hold_step"] is not None:
-        hold = HoldRow(whole(row["hold_step"]), text(row["hold_by"]), real(row["hold_since"]))
+        terms = None if row["hold_terms"] is None else _terms.decode(text(row["hold_terms"]))
+        since = real(row["hold_since"])
+        hold = HoldRow(whole(row["hold_step"]), text(row["hold_by"]), since, terms)
     return RunRow(
         name=text(row["name"]),
         state=cast(RunState, row["state"]),
@@ -194,9 +189,6 @@ def rank(row: Row) -> RankRow:
 
 def status(run_row: RunRow, rank_rows: list[RankRow], now: float) -> StatusJSON:
     """A run and its ranks as `status --json` prints them."""
-    hold: HoldJSON | None = None
-    if held := run_row.hold:
-        hold = {"step": held.step, "by": held.by, "since": isoformat(held.since)}
     return {
         "run": run_row.name,
         "state": run_row.state,
@@ -214,7 +206,7 @@ def status(run_row: RunRow, rank_rows: list[RankRow], now: float) -> StatusJSON:
             }
             for row in rank_rows
         ],
-        "hold": hold,
+        "hold": hold_json(run_row.hold, now) if run_row.hold else None,
     }
 
 

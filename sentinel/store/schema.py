@@ -6,7 +6,8 @@ import uuid
 
 from sqlite_utils import Database as Tables
 
-from sentinel.store.database import Schema
+from sentinel.store import journal
+from sentinel.store.database import Row, Schema, rows
 
 FILE_NAME = "sentinel.db"
 
@@ -193,4 +194,53 @@ def _collectives(tables: Tables) -> None:
     tables.execute("ALTER TABLE ranks ADD COLUMN collectives TEXT")
 
 
-SCHEMA = Schema(application_id=0x53656E74, migrations=(_first, _coverage, _culprits, _collectives))
+def _journal(tables: Tables) -> None:
+    """A chained journal in the place of the changes of actions, which enter it as they stand."""
+    tables.create_table(
+        "journal",
+        {"id": int, "run": str, "number": int, "action": int, "content": str, "hash": str},
+        pk="id",
+        not_null=["run", "number", "content", "hash"],
+    ).create_index(["run", "number"], unique=True)
+    before = rows(
+        tables.conn,
+        "SELECT c.action, c.state, c.step, c.detail, c.at, a.run, a.action AS name, a.asked_by, "
+        "a.incident, a.reason FROM action_changes c JOIN actions a ON a.id = c.action "
+        "ORDER BY c.id",
+    )
+    for row in before:
+        journal.append(tables.conn, _imported(row))
+    tables.execute("DROP TABLE action_changes")
+    for event in ("UPDATE", "DELETE"):
+        tables.execute(
+            f"CREATE TRIGGER journal_no_{event.lower()} BEFORE {event} ON journal "
+            "BEGIN SELECT raise(ABORT, 'the journal is only added to'); END"
+        )
+
+
+def _imported(row: Row) -> journal.Entry:
+    return journal.Entry(
+        run=str(row["run"]),
+        action_id=int(row["action"] or 0),
+        action=str(row["name"]),
+        state=str(row["state"]),
+        step=int(row["step"] or 0),
+        by=str(row["asked_by"]),
+        at=float(row["at"] or 0.0),
+        incident=None if row["incident"] is None else str(row["incident"]),
+        reason=str(row["reason"] or ""),
+        detail=str(row["detail"] or ""),
+        imported=True,
+    )
+
+
+def _holds(tables: Tables) -> None:
+    """On what terms a run is held, as JSON, and how far people were reminded of it (s)."""
+    tables.execute("ALTER TABLE runs ADD COLUMN hold_terms TEXT")
+    tables.execute("ALTER TABLE runs ADD COLUMN hold_reminded REAL")
+
+
+SCHEMA = Schema(
+    application_id=0x53656E74,
+    migrations=(_first, _coverage, _culprits, _collectives, _journal, _holds),
+)

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
+from sentinel.clock import isoformat
 from sentinel.engine.transition import AlertChanged, Cause, Severity
+from sentinel.held import HoldTerms
 
 RunState = Literal["running", "pausing", "held", "resuming", "lost", "finished"]
 ActionState = Literal["requested", "done", "refused", "failed", "lapsed"]
@@ -61,7 +63,10 @@ class ActionJSON(TypedDict):
 
 
 class IncidentJSON(TypedDict):
-    """One incident with everything that belongs to it. `state` is "open" or "resolved"."""
+    """One incident with everything that belongs to it. `state` is "open" or "resolved".
+
+    `head` is the hash of the newest row of the run's journal, empty while there is none.
+    """
 
     id: str
     run: str
@@ -71,6 +76,7 @@ class IncidentJSON(TypedDict):
     cause: CauseJSON
     alerts: list[AlertJSON]
     actions: list[ActionJSON]
+    head: str
 
 
 class RankJSON(TypedDict):
@@ -90,11 +96,25 @@ class RankJSON(TypedDict):
 
 
 class HoldJSON(TypedDict):
-    """Where a run stands, who asked for it, since when."""
+    """Where a run stands, who asked for it, since when and what it has cost; what ends it.
+
+    `unattended` happens at `ends` if nobody answers (null: never). `cost_hours` are hours of all
+    `ranks` that stand still, each a `unit` ("GPU" or "rank"). `deadline` is when the scheduler
+    ends the job, `group_timeout_s` the shortest timeout of a process group. Null: not known.
+    """
 
     step: int
     by: str
     since: str
+    held_s: float
+    cost_hours: float | None
+    ranks: int | None
+    unit: str | None
+    unattended: str | None
+    hold_for_s: float | None
+    ends: str | None
+    deadline: str | None
+    group_timeout_s: float | None
 
 
 class StatusJSON(TypedDict):
@@ -110,11 +130,15 @@ class StatusJSON(TypedDict):
 
 @dataclass(frozen=True)
 class HoldRow:
-    """A run standing after `step`; `since` in seconds on the daemon's clock."""
+    """A run standing after `step`; `since` in seconds on the daemon's clock.
+
+    `terms` None: not known yet, as before the ranks have told.
+    """
 
     step: int
     by: str
     since: float
+    terms: HoldTerms | None = None
 
 
 @dataclass(frozen=True)
@@ -162,16 +186,6 @@ class ActionRow:
 
 
 @dataclass(frozen=True)
-class ActionHistory:
-    """One state that an action came to, and when."""
-
-    state: ActionState
-    step: int
-    detail: str
-    at: float
-
-
-@dataclass(frozen=True)
 class OpenIncident:
     """An incident that was open when the daemon ended, as the engine needs it to go on with it.
 
@@ -185,6 +199,26 @@ class OpenIncident:
     cause: Cause
     opened_at: float
     alerts: tuple[AlertChanged, ...]
+
+
+def hold_json(hold: HoldRow, now: float) -> HoldJSON:
+    """A hold as `status --json` shows it."""
+    terms = hold.terms
+    ends = terms.ends(hold.since) if terms else None
+    return HoldJSON(
+        step=hold.step,
+        by=hold.by,
+        since=isoformat(hold.since),
+        held_s=round(max(0.0, now - hold.since), 3),
+        cost_hours=round(terms.cost(hold.since, now), 6) if terms else None,
+        ranks=terms.ranks if terms else None,
+        unit=terms.unit if terms else None,
+        unattended=terms.unattended if terms else None,
+        hold_for_s=terms.hold_for if terms else None,
+        ends=None if ends is None else isoformat(ends),
+        deadline=isoformat(terms.deadline) if terms and terms.deadline else None,
+        group_timeout_s=(terms.group_timeout or None) if terms else None,
+    )
 
 
 def number_json(value: float) -> float | str:

@@ -8,23 +8,33 @@ from pathlib import Path
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
-from sentinel.store import location, reading, writing
+from sentinel.store import journal, location, reading, saving, writing
 from sentinel.store.database import Database
+from sentinel.store.journal import Break, Detail, Link
+from sentinel.store.notices import unrecorded
 from sentinel.store.outbox import Outbox
 from sentinel.store.schema import FILE_NAME, SCHEMA
 from sentinel.store.shapes import (
-    ActionHistory,
     ActionRow,
     ActionState,
+    HoldRow,
     IncidentJSON,
     OpenIncident,
     RankRow,
     RunRow,
     StatusJSON,
 )
-from sentinel.store.writing import ActionChange, Change, NewAction, Written
+from sentinel.store.writing import (
+    ActionChange,
+    Change,
+    NewAction,
+    Refusal,
+    Reminder,
+    Written,
+)
 
 _BEHIND_LIMIT = 10_000  # changes
+_NOTHING: Detail = {}
 
 
 class Store:
@@ -130,7 +140,7 @@ class Store:
             return
         self._backlog.extend(changes)
         del self._backlog[:-_BEHIND_LIMIT]
-        messages = self._rehearse(changes).messages
+        messages = [unrecorded(message) for message in self._rehearse(changes).messages]
         self.outbox.put_in_memory(messages)
         if messages:
             self._wake_all()
@@ -163,9 +173,9 @@ class Store:
         """Insert or update runs, their ranks and what can be seen of them, in one transaction."""
         with self._database.transaction() as connection:
             for run, ranks in rows:
-                writing.save_run(connection, run, ranks)
+                saving.save_run(connection, run, ranks)
             for report in coverage:
-                writing.save_coverage(connection, report)
+                saving.save_coverage(connection, report)
 
     def add_action(
         self,
@@ -179,11 +189,32 @@ class Store:
         incident: str | None = None,
         reason: str = "",
         detail: str = "",
+        order: Detail = _NOTHING,
+        hold: HoldRow | None = None,
     ) -> int:
         """Put an action (also one that is refused at once) on the record; returns its id."""
-        new = NewAction(run, action, state, step, by, at, incident, reason, detail)
+        new = NewAction(
+            run, action, state, step, by, at, incident, reason, detail, order, hold=hold
+        )
         with self._guard:
             return self._write([new]).actions[0]
+
+    def add_refusal(self, refusal: Refusal) -> None:
+        """Put on the record what was refused before it could become an action."""
+        with self._guard:
+            self._write([refusal])
+
+    def remind(self, reminder: Reminder) -> None:
+        """Owe people a reminder of a hold, unless they have been owed it already.
+
+        On `StateError` it stays in memory, as with `commit`, and goes out from there.
+        """
+        with self._guard:
+            try:
+                self._write([reminder])
+            except StateError:
+                self._remember([reminder])
+                raise
 
     def update_action(
         self,
@@ -193,6 +224,7 @@ class Store:
         at: float,
         step: int | None = None,
         detail: str = "",
+        hold: HoldRow | None = None,
     ) -> None:
         """What became of an action; causes a message when it belongs to an incident.
 
@@ -200,7 +232,7 @@ class Store:
         there is no such action.
         """
         with self._guard:
-            change = ActionChange(action_id, state, step, detail, at)
+            change = ActionChange(action_id, state, step, detail, at, hold)
             try:
                 if not self._database.rows("SELECT 1 FROM actions WHERE id = ?", (action_id,)):
                     raise LookupError(f"no action {action_id} is on the record")
@@ -246,10 +278,26 @@ class Store:
         found = self._database.rows(f"SELECT * FROM actions{where} ORDER BY id", parameters)
         return [reading.action(row) for row in found]
 
-    def history(self, action_id: int) -> list[ActionHistory]:
-        """The states that an action has come to, oldest first."""
-        sql = "SELECT * FROM action_changes WHERE action = ? ORDER BY id"
-        return [reading.action_history(row) for row in self._database.rows(sql, (action_id,))]
+    def journals(self) -> list[str]:
+        """The runs that have a journal, oldest first; `journal.NO_RUN` is none of them."""
+        with self._database.snapshot() as connection:
+            return journal.chains(connection)
+
+    def journal(self, run: str) -> list[Link]:
+        """What was done and refused in a run, row by row, as it stands in the file."""
+        with self._database.snapshot() as connection:
+            return journal.chain(connection, run)
+
+    def verify(self, run: str) -> tuple[list[Link], Break | None]:
+        """The journal of a run, and where it does not hold, or the table of actions belies it.
+
+        None when all is as it was written; whether the newest rows are missing, only a head that
+        was noted elsewhere can show.
+        """
+        with self._database.snapshot() as connection:
+            links = journal.chain(connection, run)
+            broken = journal.first_break(links, run)
+            return links, broken or journal.disagreement(connection, run, links)
 
     def open_incident(self, run: str) -> OpenIncident | None:
         """The newest incident of this run that is not resolved, to be adopted by the engine."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
 
-from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import (
     SEVERITIES,
     ActionWanted,
@@ -18,10 +17,19 @@ from sentinel.engine.transition import (
     Severity,
     Transition,
 )
+from sentinel.store import evidence, journal
 from sentinel.store.database import rows
-from sentinel.store.notices import Message, message_for_action, message_for_incident
+from sentinel.store.journal import NO_RUN, Detail, Entry
+from sentinel.store.notices import (
+    Message,
+    message_for_action,
+    message_for_incident,
+    message_for_reminder,
+)
+from sentinel.store.reading import action as action_of
 from sentinel.store.reading import text
-from sentinel.store.shapes import ActionState, RankRow, RunRow, number_json
+from sentinel.store.saving import note_reminder, save_hold
+from sentinel.store.shapes import ActionState, HoldRow, number_json
 
 UNRECORDED = (
     "Sentinel could not write its record then, and acts on nothing that is not on the record"
@@ -30,7 +38,10 @@ UNRECORDED = (
 
 @dataclass(frozen=True)
 class NewAction:
-    """An action to be put on the record."""
+    """An action to be put on the record; `order` says what it asks for in particular.
+
+    `hold`: how the run is held now, if it is.
+    """
 
     run: str
     action: str
@@ -41,20 +52,52 @@ class NewAction:
     incident: str | None = None
     reason: str = ""
     detail: str = ""
+    order: Detail = field(default_factory=dict)
+    evidence: Detail = field(default_factory=dict)
+    hold: HoldRow | None = None
 
 
 @dataclass(frozen=True)
 class ActionChange:
-    """What became of an action. `step` None: as before."""
+    """What became of an action. `step` None: as before. `hold`: how the run is held now."""
 
     action_id: int
     state: ActionState
     step: int | None
     detail: str
     at: float
+    hold: HoldRow | None = None
 
 
-Change = Transition | NewAction | ActionChange
+@dataclass(frozen=True)
+class Refusal:
+    """Something that was refused before it could become an action, such as for want of rights.
+
+    `by` is who it was as far as is known, `asked` what was asked for; `run` is the one that was
+    named, known or not, or nothing.
+    """
+
+    at: float
+    by: str
+    asked: str
+    why: str
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Reminder:
+    """A run is still held, `offset` seconds after the hold began. `ending`: not for long."""
+
+    run: str
+    offset: float
+    at: float
+    ending: bool = False
+
+
+Change = Transition | NewAction | ActionChange | Refusal | Reminder
+
+
+_Cause = IncidentChanged | ActionChange | Reminder
 
 
 @dataclass(frozen=True)
@@ -76,7 +119,7 @@ def write(
     The messages are made when all is written, so that each shows the whole of its incident.
     """
     actions: list[int] = []
-    causes: list[IncidentChanged | ActionChange] = []
+    causes: list[_Cause] = []
     escalated: set[str] = set()
     for change in changes:
         if isinstance(change, AlertChanged):
@@ -87,28 +130,36 @@ def write(
             causes.append(change)
         elif isinstance(change, ActionWanted):
             _know_incident(connection, change)
-            actions.append(_insert_action(connection, _wanted(change, acts)))
+            wanted = _wanted(change, evidence.of_rule(connection, change), acts)
+            actions.append(_insert_action(connection, wanted))
         elif isinstance(change, NewAction):
             actions.append(_insert_action(connection, change))
             causes.append(ActionChange(actions[-1], change.state, None, "", change.at))
-        else:
+        elif isinstance(change, ActionChange):
             _change_action(connection, change)
             causes.append(change)
-    messages = [
-        message_for_action(connection, cause.action_id, cause.at)
-        if isinstance(cause, ActionChange)
-        else message_for_incident(connection, cause, escalated=cause.id in escalated)
-        for cause in _worth_telling(causes)
-    ]
+        elif isinstance(change, Refusal):
+            _write_refusal(connection, change)
+        elif note_reminder(connection, change.run, change.offset):
+            causes.append(change)
+    messages = [_message(connection, cause, escalated) for cause in _worth_telling(causes)]
     return Written(actions, [message for message in messages if message is not None])
 
 
-def _worth_telling(
-    causes: Iterable[IncidentChanged | ActionChange],
-) -> list[IncidentChanged | ActionChange]:
+def _message(connection: sqlite3.Connection, cause: _Cause, escalated: set[str]) -> Message | None:
+    if isinstance(cause, ActionChange):
+        return message_for_action(connection, cause.action_id, cause.at)
+    if isinstance(cause, Reminder):
+        return message_for_reminder(
+            connection, cause.run, cause.offset, cause.at, ending=cause.ending
+        )
+    return message_for_incident(connection, cause, escalated=cause.id in escalated)
+
+
+def _worth_telling(causes: Iterable[_Cause]) -> list[_Cause]:
     """Without what the opening of the same incident in the same transaction tells as well."""
     told: set[tuple[str, str]] = set()
-    kept: list[IncidentChanged | ActionChange] = []
+    kept: list[_Cause] = []
     for cause in causes:
         if isinstance(cause, IncidentChanged):
             if cause.change == "updated" and told & {(cause.id, "opened"), (cause.id, "updated")}:
@@ -197,7 +248,7 @@ def _write_alert(connection: sqlite3.Connection, change: AlertChanged) -> None:
     )
 
 
-def _wanted(change: ActionWanted, acts: bool) -> NewAction:
+def _wanted(change: ActionWanted, found: Detail, acts: bool) -> NewAction:
     return NewAction(
         run=change.run,
         action=change.action,
@@ -208,6 +259,8 @@ def _wanted(change: ActionWanted, acts: bool) -> NewAction:
         incident=change.incident,
         reason=change.reason,
         detail="" if acts else UNRECORDED,
+        order={"unattended": change.unattended, "hold_for": change.hold_for},
+        evidence=found,
     )
 
 
@@ -232,7 +285,10 @@ def _insert_action(connection: sqlite3.Connection, new: NewAction) -> int:
         ),
     )
     action_id = cursor.lastrowid or 0
-    _log_change(connection, ActionChange(action_id, new.state, new.step, new.detail, new.at))
+    found = new.evidence or ({"incident": new.incident} if new.incident else {})
+    _chain(connection, action_id, new.order, found)
+    if new.hold is not None:
+        save_hold(connection, action_id, new.hold)
     return action_id
 
 
@@ -241,17 +297,56 @@ def _change_action(connection: sqlite3.Connection, change: ActionChange) -> None
         "UPDATE actions SET state = ?, step = coalesce(?, step), detail = ?, at = ? WHERE id = ?",
         (change.state, change.step, change.detail, change.at, change.action_id),
     )
-    _log_change(connection, change)
+    _chain(connection, change.action_id)
+    if change.hold is not None:
+        save_hold(connection, change.action_id, change.hold)
 
 
-def _log_change(connection: sqlite3.Connection, change: ActionChange) -> None:
-    connection.execute(
-        """
-        INSERT INTO action_changes (action, state, step, detail, at)
-        SELECT id, ?, step, ?, ? FROM actions WHERE id = ?
-        """,
-        (change.state, change.detail, change.at, change.action_id),
+_NOTHING: Detail = {}
+
+
+def _chain(
+    connection: sqlite3.Connection,
+    action_id: int,
+    order: Detail = _NOTHING,
+    found: Detail = _NOTHING,
+) -> None:
+    """Put an action, as it stands now, at the end of its run's chain."""
+    for row in rows(connection, "SELECT * FROM actions WHERE id = ?", (action_id,)):
+        stands = action_of(row)
+        entry = Entry(
+            run=stands.run,
+            action_id=action_id,
+            action=stands.action,
+            state=stands.state,
+            step=stands.step,
+            by=stands.by,
+            at=stands.at,
+            incident=stands.incident,
+            reason=stands.reason,
+            detail=stands.detail,
+            order=order,
+            evidence=found,
+        )
+        journal.append(connection, entry)
+
+
+def _write_refusal(connection: sqlite3.Connection, refusal: Refusal) -> None:
+    """In the chain of its run if there is such a run, else in the one of no run."""
+    known = rows(connection, "SELECT 1 FROM runs WHERE name = ?", (refusal.run,))
+    named: Detail = {"run": refusal.run} if refusal.run and not known else {}
+    entry = Entry(
+        run=refusal.run if known else NO_RUN,
+        action_id=None,
+        action=refusal.asked,
+        state="refused",
+        step=0,
+        by=refusal.by,
+        at=refusal.at,
+        detail=refusal.why,
+        order=named,
     )
+    journal.append(connection, entry)
 
 
 def _know_incident(connection: sqlite3.Connection, change: AlertChanged | ActionWanted) -> None:
@@ -289,69 +384,3 @@ def know_run(connection: sqlite3.Connection, name: str, at: float) -> None:
         """,
         (name, at),
     )
-
-
-def save_coverage(connection: sqlite3.Connection, report: RunCoverage) -> None:
-    """What can be seen of a run that has a row."""
-    connection.execute(
-        """
-        INSERT INTO coverage (run, report) VALUES (?, ?)
-        ON CONFLICT (run) DO UPDATE SET report = excluded.report
-        """,
-        (report.run, msgspec.json.encode(report).decode()),
-    )
-
-
-def _rank_values(run: str, rank: RankRow) -> tuple[str | int | float, ...]:
-    return (
-        run,
-        rank.rank,
-        rank.host,
-        rank.pid,
-        rank.device,
-        rank.step,
-        rank.phase,
-        rank.last_seen,
-        msgspec.json.encode(rank.collectives).decode(),
-    )
-
-
-def save_run(connection: sqlite3.Connection, row: RunRow, ranks: Iterable[RankRow]) -> None:
-    """Insert or update a run and these of its ranks."""
-    hold = row.hold
-    connection.execute(
-        """
-        INSERT INTO runs (name, state, step, world_size, started, ended, command,
-                          hold_step, hold_by, hold_since)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (name) DO UPDATE SET
-            state = excluded.state, step = excluded.step, world_size = excluded.world_size,
-            started = excluded.started, ended = excluded.ended, command = excluded.command,
-            hold_step = excluded.hold_step, hold_by = excluded.hold_by,
-            hold_since = excluded.hold_since
-        """,
-        (
-            row.name,
-            row.state,
-            row.step,
-            row.world_size,
-            row.started,
-            row.ended,
-            row.command,
-            *((hold.step, hold.by, hold.since) if hold else (None, None, None)),
-        ),
-    )
-    connection.executemany(
-        """
-        INSERT INTO ranks (run, rank, host, pid, device, step, phase, last_seen,
-                           collectives)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (run, rank) DO UPDATE SET
-            host = excluded.host, pid = excluded.pid, device = excluded.device,
-            step = excluded.step, phase = excluded.phase, last_seen = excluded.last_seen,
-            collectives = excluded.collectives
-        """,
-        [_rank_values(row.name, rank) for rank in ranks],
-    )
-    # A run that was started again with fewer ranks has no others.
-    connection.execute("DELETE FROM ranks WHERE run = ? AND rank >= ?", (row.name, row.world_size))

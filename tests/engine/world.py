@@ -52,7 +52,7 @@ def rule(
         severity,
         actions,
         unattended,
-        template(summary),
+        summary=template(summary),
     )
 
 

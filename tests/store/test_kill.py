@@ -41,9 +41,16 @@ HALVES = {
         "SELECT o.id FROM outbox o JOIN actions a ON a.incident = o.incident "
         "WHERE o.kind = 'held' AND a.state != 'done'"
     ),
-    "action whose last change is another": (
-        "SELECT a.id FROM actions a WHERE state != (SELECT state FROM action_changes c "
-        "WHERE c.action = a.id ORDER BY c.id DESC LIMIT 1)"
+    "action that is not in the journal": (
+        "SELECT id FROM actions WHERE id NOT IN (SELECT action FROM journal)"
+    ),
+    "reminder on record that was not told": (
+        "SELECT name FROM runs WHERE hold_reminded > 0 AND (SELECT incident FROM actions "
+        "WHERE action = 'pause' AND state = 'done' ORDER BY id DESC LIMIT 1) NOT IN "
+        "(SELECT incident FROM outbox WHERE kind = 'reminder')"
+    ),
+    "reminder told twice": (
+        "SELECT incident FROM outbox WHERE kind = 'reminder' GROUP BY incident HAVING count(*) > 1"
     ),
     "broken reference": "SELECT * FROM pragma_foreign_key_check",
 }
@@ -52,6 +59,7 @@ HALVES = {
 def test_no_kill_leaves_half_of_a_change_or_loses_what_was_committed(tmp_path: Path) -> None:
     chance = random.Random(7)
     printed: set[str] = set()
+    heads: set[str] = set()
     for round in range(8):
         with jobs.started("committing_job.py", tmp_path, str(1000 * round)) as process:
             printed.add(jobs.line(process))
@@ -64,6 +72,10 @@ def test_no_kill_leaves_half_of_a_change_or_loses_what_was_committed(tmp_path: P
         store = Store.open(tmp_path, receivers=["slack"])
         for what, query in HALVES.items():
             assert store._database.rows(query) == [], what
+        links, broken = store.verify("gpt")
+        assert broken is None
+        heads |= {str(link.hash) for link in links}
+        assert len(links) == len(heads), "a row that was there is there no more"
         ids = {shown["id"] for shown in store.incidents()}
         assert printed <= ids
         assert len(ids) <= len(printed) + round + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -166,12 +167,7 @@ VALUES ('i0', 'gpt', 'open', 'critical', 37, 'NonFiniteUpdate', 'nonfinite_updat
 
 
 def test_a_record_of_the_first_schema_is_read_and_gone_on_with(tmp_path: Path) -> None:
-    first = Schema(SCHEMA.application_id, SCHEMA.migrations[:1])
-    old = Database.open(tmp_path / FILE_NAME, first, readonly=False, synchronous="FULL")
-    old.close()
-    connection = sqlite3.connect(tmp_path / FILE_NAME)
-    connection.executescript(FIRST_INCIDENT)
-    connection.close()
+    older(tmp_path, 1, FIRST_INCIDENT)
     with pytest.raises(StateError, match=r"has the older schema 1: start `sentinel daemon`"):
         Store.open(tmp_path, readonly=True)
 
@@ -281,16 +277,52 @@ def test_the_file_system_is_that_of_the_deepest_mount() -> None:
 
 
 def test_ranks_recorded_before_their_collectives_were_kept_are_still_known(tmp_path: Path) -> None:
-    make(tmp_path)
-    connection = sqlite3.connect(tmp_path / "sentinel.db")
-    connection.execute("INSERT INTO runs VALUES ('old','lost',4,1,0,NULL,'',NULL,NULL,NULL)")
-    connection.execute("ALTER TABLE ranks DROP COLUMN collectives")
-    connection.execute("INSERT INTO ranks VALUES ('old', 0, 'node', 1, 'cpu', 4, 'data', 9.0)")
-    connection.execute("PRAGMA user_version = 3")
-    connection.commit()
-    connection.close()
+    older(tmp_path, 3, OLD_RUN + "INSERT INTO ranks VALUES ('old',0,'node',1,'cpu',4,'data',9.0);")
 
     store = Store.open(tmp_path)
-    (entry,) = [one for one in store.status(10.0) if one["run"] == "old"]
+    (entry,) = store.status(10.0)
     assert (entry["ranks"][0]["step"], entry["ranks"][0]["collectives"]) == (4, {})
     store.close()
+
+
+OLD_ACTIONS = """
+INSERT INTO actions VALUES (1, 'old', NULL, 'pause', 'done', 4, 'rule:R', 'NaN', '', 11.0);
+INSERT INTO actions VALUES (2, 'old', NULL, 'resume', 'refused', 4, 'user ann', '', 'no', 12.0);
+INSERT INTO action_changes VALUES (1, 1, 'requested', 3, '', 10.0);
+INSERT INTO action_changes VALUES (2, 1, 'done', 4, '', 11.0);
+INSERT INTO action_changes VALUES (3, 2, 'refused', 4, 'no', 12.0);
+"""
+
+
+def test_what_was_done_before_there_was_a_chain_enters_it_as_such(tmp_path: Path) -> None:
+    older(tmp_path, 4, OLD_RUN + OLD_ACTIONS)
+
+    store = Store.open(tmp_path)
+    store.update_action(1, "failed", at=13.0)
+    links, broken = store.verify("old")
+    assert broken is None
+    said = [json.loads(str(link.content)) for link in links]
+    assert [(one["action"], one["state"], one["step"], one["imported"]) for one in said] == [
+        ("pause", "requested", 3, True),
+        ("pause", "done", 4, True),
+        ("resume", "refused", 4, True),
+        ("pause", "failed", 4, False),
+    ]
+    assert [(one["by"], one["reason"], one["detail"]) for one in said[1:3]] == [
+        ("rule:R", "NaN", ""),
+        ("user ann", "", "no"),
+    ]
+    store.close()
+
+
+OLD_RUN = "INSERT INTO runs VALUES ('old','lost',4,1,0,NULL,'',NULL,NULL,NULL);"
+
+
+def older(state_dir: Path, version: int, script: str) -> None:
+    """A record of this schema version with these rows."""
+    schema = Schema(SCHEMA.application_id, SCHEMA.migrations[:version])
+    path = state_dir / FILE_NAME
+    Database.open(path, schema, readonly=False, synchronous="FULL").close()
+    connection = sqlite3.connect(path)
+    connection.executescript(script)
+    connection.close()

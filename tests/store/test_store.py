@@ -13,6 +13,7 @@ import pytest
 from sentinel.clock import isoformat
 from sentinel.engine.transition import Cause
 from sentinel.errors import StateError
+from sentinel.held import HoldTerms
 from sentinel.store import HoldRow, RunRow, Store
 from tests.store.changes import CAUSE, alert, incident, pause, rank
 
@@ -68,6 +69,7 @@ def test_an_incident_reads_exactly_as_the_command_line_promises(store: Store) ->
                     "at": isoformat(1002.0),
                 }
             ],
+            "head": store.journal("gpt")[-1].hash,
         }
     ]
 
@@ -139,10 +141,10 @@ def test_an_action_keeps_its_history(store: Store) -> None:
     (row,) = store.actions("gpt")
     assert (row.state, row.step, row.incident) == ("failed", 41, None)
     assert row.detail == "rank 1 did not take the remedy"
-    changes = store.history(asked)
-    assert [(change.state, change.at) for change in changes] == [
-        ("requested", 10.0),
-        ("failed", 12.0),
+    changes = [msgspec.json.decode(str(link.content)) for link in store.journal("gpt")]
+    assert [(change["state"], change["at"]) for change in changes] == [
+        ("requested", isoformat(10.0)),
+        ("failed", isoformat(12.0)),
     ]
 
 
@@ -164,14 +166,14 @@ def test_an_action_that_nobody_knows_cannot_change(store: Store) -> None:
 def test_runs_and_ranks_are_kept_as_last_saved(store: Store) -> None:
     row = RunRow("gpt", "running", 40, 2, started=900.0, command="torchrun train.py")
     store.save_runs([(row, [rank(0), rank(1)])])
-    held = RunRow(
-        "gpt", "held", 41, 2, started=900.0, hold=HoldRow(41, "rule:NonFiniteUpdate", 1000.0)
-    )
+    terms = HoldTerms("stop", 3600.0, 2, "GPU", 4000.0, 600.0)
+    hold = HoldRow(41, "rule:NonFiniteUpdate", 1000.0, terms)
+    held = RunRow("gpt", "held", 41, 2, started=900.0, hold=hold)
     store.save_runs([(held, [rank(0, step=41), rank(1, step=41)])])
 
     assert store.runs() == [held]
     assert store.ranks("gpt") == [rank(0, step=41), rank(1, step=41)]
-    assert store.status(1001.5) == [
+    assert store.status(2800.0) == [
         {
             "run": "gpt",
             "state": "held",
@@ -184,12 +186,25 @@ def test_runs_and_ranks_are_kept_as_last_saved(store: Store) -> None:
                     "pid": 100 + n,
                     "step": 41,
                     "phase": "forward",
-                    "last_seen_s": 1.5,
+                    "last_seen_s": 1800.0,
                     "collectives": {"data:0-1": [12, None]},
                 }
                 for n in (0, 1)
             ],
-            "hold": {"step": 41, "by": "rule:NonFiniteUpdate", "since": isoformat(1000.0)},
+            "hold": {
+                "step": 41,
+                "by": "rule:NonFiniteUpdate",
+                "since": isoformat(1000.0),
+                "held_s": 1800.0,
+                "cost_hours": 1.0,
+                "ranks": 2,
+                "unit": "GPU",
+                "unattended": "stop",
+                "hold_for_s": 3600.0,
+                "ends": isoformat(4600.0),
+                "deadline": isoformat(4000.0),
+                "group_timeout_s": 600.0,
+            },
         }
     ]
 
