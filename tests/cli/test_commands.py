@@ -33,7 +33,10 @@ def test_status_json_is_what_was_promised(held: tuple[Daemon, FakeJob]) -> None:
     (run,) = json.loads(done.stdout)
     assert set(run) == {"run", "state", "step", "world_size", "ranks", "hold"}
     assert (run["run"], run["state"], run["world_size"]) == ("run", "held", 2)
-    assert set(run["hold"]) == {"step", "by", "since"}
+    assert set(run["hold"]) == {
+        *("step", "by", "since", "held_s", "cost_hours", "ranks", "unit"),
+        *("unattended", "hold_for_s", "ends", "deadline", "group_timeout_s"),
+    }
     for rank in run["ranks"]:
         assert set(rank) == {
             *("rank", "host", "pid", "step", "phase", "last_seen_s", "collectives")
@@ -47,7 +50,7 @@ def test_incidents_json_is_what_was_promised(held: tuple[Daemon, FakeJob]) -> No
     assert (done.returncode, done.stderr) == (0, "")
     (incident,) = json.loads(done.stdout)
     assert set(incident) == {
-        *("id", "run", "state", "severity", "opened_step", "cause", "alerts", "actions")
+        *("id", "run", "state", "severity", "opened_step", "cause", "alerts", "actions", "head")
     }
     assert set(incident["cause"]) == {
         *("rule", "signal", "step", "rank", "host", "device", "module"),
