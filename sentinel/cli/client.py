@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 from urllib.parse import quote, urlencode
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # the store takes a second to import, and a client does not n
     from sentinel.store.shapes import IncidentJSON, StatusJSON
 
 TIMEOUT = 10.0  # s
+_UNSENT = "sentinel_daemon_outbox_pending"
 
 
 class GivenJSON(TypedDict):
@@ -69,6 +71,12 @@ class Client:
     def incidents(self, run: str | None = None) -> list[IncidentJSON]:
         """Incidents, newest last."""
         return cast("list[IncidentJSON]", self._get("/api/incidents", run=run))
+
+    def unsent(self) -> int:
+        """How many messages to people have not been sent yet."""
+        text = self._request("GET", "/metrics").decode()
+        (value,) = re.findall(rf"^{_UNSENT} (\S+)$", text, re.MULTILINE)
+        return int(float(value))
 
     def order(self, run: str, action: str, body: dict[str, object]) -> GivenJSON:
         """Give an order."""

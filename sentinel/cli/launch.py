@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,21 +65,36 @@ async def supervise(service: Service, launch: Launch, **environment: str) -> int
 
     Raises `FileNotFoundError` or `PermissionError` when it cannot be started.
     """
+    service.launched(launch.run, launch.text())
+    status = await attend(launch, service.store.state_dir, [], environment)
+    service.launcher_ended(well=status == 0)
+    await service.settled()
+    return status
+
+
+async def attend(
+    launch: Launch,
+    state_dir: Path,
+    children: list[asyncio.subprocess.Process],
+    environment: Mapping[str, str],
+    stdout: int | None = None,
+) -> int:
+    """Run the command beside the daemon of `state_dir`; returns and raises as `supervise`.
+
+    Its process is put into `children`. `stdout`: a file descriptor for what it writes there.
+    """
     program, path = find(launch.command)
     if program is None:
         raise _not_started(launch.command[0])
-    state_dir = service.store.state_dir
     ours = {
         "PATH": path,
         "SENTINEL_DAEMON": str(own_address(state_dir)),
         "SENTINEL_RUN": launch.run,
         "SENTINEL_STATE": str(state_dir),
     }
-    service.launched(launch.run, launch.text())
-    children: list[asyncio.subprocess.Process] = []
     with _signals_for(children):  # before there is a child, which may be told to end at once
         child = await asyncio.create_subprocess_exec(
-            program, *launch.command[1:], env={**os.environ, **ours, **environment}
+            program, *launch.command[1:], env={**os.environ, **ours, **environment}, stdout=stdout
         )
         children.append(child)
         try:
@@ -89,8 +104,6 @@ async def supervise(service: Service, launch: Launch, **environment: str) -> int
                 child.terminate()
             await child.wait()
             raise
-    service.launcher_ended(well=status == 0)
-    await service.settled()
     return status if status >= 0 else 128 - status
 
 

@@ -24,7 +24,7 @@ WARM = 32  # values a window or score must hold (or its length, when shorter) be
 
 ArithmeticOperator = Literal["+", "-", "*", "/"]
 ComparisonOperator = Literal["<", "<=", ">", ">=", "==", "!="]
-StatisticName = Literal["mean", "std", "median", "mad", "min", "max"]
+StatisticName = Literal["mean", "std", "median", "mad", "min", "max", "slope"]
 When = Literal["frame", "step", "tick"]
 
 

@@ -84,6 +84,7 @@ _STATISTICS = {
     "mad": window.median_absolute_deviation,
     "min": window.low,
     "max": window.high,
+    "slope": window.slope,
 }
 
 

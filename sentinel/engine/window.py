@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Shape = tuple[int, ...]
-Statistic = Callable[[Floats], Floats]  # of each row of (elements, values)
+Statistic = Callable[[Floats], Floats]  # of each row of (elements, values), oldest value first
 _Kind = TypeVar("_Kind", bound=np.generic)
 
+_POINTS = 16  # of a row that a slope is taken from
 MAX_CELLS = 16_000_000  # float64 values in one ring buffer, 128 MB
 
 
@@ -81,6 +82,8 @@ class RingWindow:
         """The statistic of each element's values, NaN where there are none."""
         cells = self._cells.reshape(-1, self.length)
         counts = self.count.reshape(-1)
+        if statistic in _IN_ORDER:
+            cells = self._in_order(cells)
         if counts.size and counts[0] and (counts == counts[0]).all():
             return statistic(cells[:, : counts[0]]).reshape(self.count.shape)
         result = np.full(counts.shape, np.nan)
@@ -88,6 +91,12 @@ class RingWindow:
             rows = counts == count
             result[rows] = statistic(cells[rows, :count])
         return result.reshape(self.count.shape)
+
+    def _in_order(self, cells: Floats) -> Floats:
+        """Each row from its oldest value to its newest, which no other statistic asks for."""
+        oldest = np.where(self.count == self.length, self._next, 0).reshape(-1, 1)
+        order: NDArray[np.int64] = (oldest + np.arange(self.length)) % self.length
+        return np.take_along_axis(cells, order, axis=-1)
 
     def replace(self, other: RingWindow, rows: Bools) -> None:
         """Take over the other window's values for these elements; lengths and shapes are equal."""
@@ -131,3 +140,21 @@ def median(values: Floats) -> Floats:
 def median_absolute_deviation(values: Floats) -> Floats:
     """The median distance from the median, unscaled (1.4826 times it estimates a deviation)."""
     return median(np.abs(values - median(values)[..., None]))
+
+
+def slope(values: Floats) -> Floats:
+    """By how much each row rises from one value to the next: the median slope of pairs of values.
+
+    The estimator of Theil (1950) and Sen (1968), over at most 16 values evenly spread over the
+    row. One jump, or a few outliers, do not move it. NaN where there is only one value.
+    """
+    length = values.shape[-1]
+    if length < 2:
+        return np.full(values.shape[:-1], np.nan)
+    at = np.linspace(0, length - 1, min(length, _POINTS)).astype(np.int64)
+    first, second = np.triu_indices(len(at), 1)
+    rise = values[..., at[second]] - values[..., at[first]]
+    return median(rise / (at[second] - at[first]))
+
+
+_IN_ORDER = frozenset({slope})

@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
+
+from sentinel_hooks.probes.control_group import field, find_group
 
 if TYPE_CHECKING:  # importing DeepSpeed takes seconds, which a slip in an option need not cost
     from sentinel_hooks.reference.trainer import Trainer
@@ -24,6 +27,7 @@ SYNTAX = """\
   poison:step=N[,rank=R][,batches=N|forever]           random bytes instead of text
   lr-jump:step=N,factor=X                              learning rate times X from step N on
   leak:rank=R,step=N,mb=M                              M MB more host memory each step from N on
+  leak:rank=R,step=N,percent=P                         P% of what is free, each step from N on
   slow-rank:rank=R,step=N,seconds=S                    S s longer forward passes from step N on
   hang:rank=R,step=N                                   stands still for ever within step N
   kill-rank:rank=R,step=N                              SIGKILL before step N"""
@@ -128,28 +132,51 @@ class LrJump:
 
 @dataclass(frozen=True)
 class Leak:
-    """Process `rank` keeps `mb` more megabytes (of 10^6 bytes) of memory before each step."""
+    """Process `rank` keeps more memory before each step: `mb` megabytes (of 10^6 bytes).
+
+    Or `percent` of what was free when it began, on the machine or in the control group: so much
+    on any machine, and so little.
+    """
 
     rank: int
     step: int
-    mb: float
+    mb: float | None = None
+    percent: float | None = None
 
     def __post_init__(self) -> None:
         _check_at_least(1, step=self.step)
-        _check_positive(mb=self.mb)
+        if (self.mb is None) == (self.percent is None):
+            raise FaultError("leak needs mb or percent, one of them")
+        if self.mb is not None:
+            _check_positive(mb=self.mb)
+        if self.percent is not None:
+            _check_positive(percent=self.percent)
 
     def check(self, model: nn.Module, world_size: int) -> None:
         _check_rank(self.rank, world_size)
 
     def arm(self, trainer: Trainer, rank: int) -> None:
         kept: list[bytes] = []
+        size = round((self.mb or 0.0) * 1e6 + (self.percent or 0.0) / 100 * free_memory())
 
         def leak() -> None:
             if rank == self.rank and trainer.engine.global_steps + 1 >= self.step:
                 # Written to: the kernel gives no memory for pages that are only asked for.
-                kept.append(b"\x01" * round(self.mb * 1e6))
+                kept.append(b"\x01" * size)
 
         trainer.before_step.append(leak)
+
+
+def free_memory() -> int:
+    """Bytes that this process can still take, as far as the machine and its groups say."""
+    root = Path("/")
+    machine = (root / "proc/meminfo").read_bytes()
+    free = 1024 * field(machine, b"MemAvailable:")
+    group = find_group(root, 1024 * field(machine, b"MemTotal:"))
+    if group is not None:
+        free = min(free, group.limit - group.used())
+        group.close()
+    return max(0, free)
 
 
 @dataclass(frozen=True)
@@ -249,6 +276,7 @@ _READ: Mapping[str, Callable[[str], str | float]] = {
     "batches": lambda text: float("inf") if text == "forever" else int(text),
     "factor": float,
     "mb": float,
+    "percent": float,
     "seconds": float,
 }
 

@@ -1,0 +1,185 @@
+"""The faults of `sentinel drill`: how each is made, and what must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sentinel.cli.drills import steps
+from sentinel.cli.drills.stage import Stage
+
+Step = Callable[[Stage], Awaitable[None]]
+GOES_ON: tuple[Step, ...] = ()  # nobody has to do anything
+HELD_AND_RESUMED: tuple[Step, ...] = (steps.held, steps.told, steps.look, steps.resume)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One fault of the reference trainer on two ranks.
+
+    `fault` is as the trainer takes it, `at` the step (for faults that sit in the data: the batch)
+    that it comes with, and `batches` how many batches it spoils. `rules` are those of which one
+    must notice it; `rank` and `module` are what must be named, `names_batch` whether the batch
+    must be. `course` is what must happen, one after the other, before the run comes to its end;
+    `paused` says that this includes a hold. `survives`: training must come to its end.
+    `own_process`: the daemon is a process of its own, which can be killed. `sooner` replaces a
+    piece of the named rule's expression, so that nobody has to wait for it.
+    """
+
+    name: str
+    story: str
+    fault: str
+    steps: int
+    at: int
+    rules: frozenset[str]
+    rank: int | None = None
+    module: str | None = None
+    batches: int = 0
+    names_batch: bool = False
+    course: tuple[Step, ...] = GOES_ON
+    paused: bool = False
+    survives: bool = True
+    own_process: bool = False
+    sooner: tuple[str, str, str] | None = None
+
+
+_MODULE = "layers.2.mlp.down"
+
+
+def _nan() -> Scenario:
+    at, batches = 30, 24
+    return Scenario(
+        name="nan",
+        story=f"From step {at} on, {batches} batches put a NaN into the output of {_MODULE} on "
+        "rank 1. ZeRO skips such steps without a word; training would stand still unseen.",
+        fault=f"nan:module={_MODULE},rank=1,step={at},batches={batches}",
+        steps=75,
+        at=at,
+        rules=frozenset({"NonFiniteActivation"}),
+        rank=1,
+        module=_MODULE,
+        batches=batches,
+        names_batch=True,
+        course=HELD_AND_RESUMED,
+        paused=True,
+    )
+
+
+def _poison() -> Scenario:
+    at, batches = 85, 8
+    return Scenario(
+        name="poison",
+        story=f"From step {at} on, {batches} batches of rank 1 are random bytes, as from a "
+        "corrupted shard. Its loss jumps; no number is wrong, and training goes on.",
+        fault=f"poison:rank=1,step={at},batches={batches}",
+        steps=105,
+        at=at,
+        rules=frozenset({"RankLossSpike"}),
+        rank=1,
+        batches=batches,
+        names_batch=True,
+    )
+
+
+def _lr_jump() -> Scenario:
+    at = 70
+    return Scenario(
+        name="lr-jump",
+        story=f"From step {at} on, the learning rate is 100 times what it should be.",
+        fault=f"lr-jump:step={at},factor=100",
+        steps=95,
+        at=at,
+        rules=frozenset({"LossSpike", "GradNormExplosion"}),
+    )
+
+
+def _leak() -> Scenario:
+    at = 20
+    return Scenario(
+        name="leak",
+        story=f"From step {at} on, the process of rank 1 keeps 0.025% of the memory that was free "
+        "more at every step: a leak that would fill this machine, or this container, in 4,000 "
+        "steps. It ends with the run, after less than 2%.",
+        fault=f"leak:rank=1,step={at},percent=0.025",
+        steps=80,
+        at=at,
+        rules=frozenset({"HostMemoryGrowth"}),
+        rank=1,
+    )
+
+
+def _slow_rank() -> Scenario:
+    at = 20
+    return Scenario(
+        name="slow-rank",
+        story=f"From step {at} on, each forward pass of rank 1 takes 0.3 s longer. All ranks take "
+        "equally long for a step then: the slow one is the one that waits least.",
+        fault=f"slow-rank:rank=1,step={at},seconds=0.3",
+        steps=50,
+        at=at,
+        rules=frozenset({"Straggler"}),
+        rank=1,
+    )
+
+
+def _hang() -> Scenario:
+    at, default, here = 20, 180, 15
+    return Scenario(
+        name="hang",
+        story=f"Within step {at}, rank 1 stands still for ever; rank 0 waits for it in a "
+        f"collective. The default rules call a rank stuck after {default} s, this drill after "
+        f"{here} s.",
+        fault=f"hang:rank=1,step={at}",
+        steps=60,
+        at=at,
+        rules=frozenset({"CollectiveStuck"}),
+        rank=1,
+        course=(steps.noticed, steps.told, steps.end_job),
+        survives=False,
+        sooner=("CollectiveStuck", f"> {default}", f"> {here}"),
+    )
+
+
+def _kill_rank() -> Scenario:
+    at = 20
+    return Scenario(
+        name="kill-rank",
+        story=f"Before step {at}, the process of rank 1 is killed, as the kernel does when memory "
+        "runs out. The launcher then takes down the rest.",
+        fault=f"kill-rank:rank=1,step={at}",
+        steps=60,
+        at=at,
+        rules=frozenset({"RankSilent"}),
+        rank=1,
+        survives=False,
+    )
+
+
+def _daemon_kill() -> Scenario:
+    at, batches = 20, 40
+    return Scenario(
+        name="daemon-kill",
+        story=f"From step {at} on, {batches} batches put a NaN into the output of {_MODULE} on "
+        "rank 1, and all ranks are held. The daemon, here a process of its own, is killed (kill "
+        "-9) while Slack takes its first message, and later started again.",
+        fault=f"nan:module={_MODULE},rank=1,step={at},batches={batches}",
+        steps=75,
+        at=at,
+        rules=frozenset({"NonFiniteActivation"}),
+        rank=1,
+        module=_MODULE,
+        batches=batches,
+        names_batch=True,
+        course=(steps.daemon_killed, steps.daemon_back, *HELD_AND_RESUMED),
+        paused=True,
+        own_process=True,
+    )
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        *(_nan(), _poison(), _lr_jump(), _leak()),
+        *(_slow_rank(), _hang(), _kill_rank(), _daemon_kill()),
+    )
+}
