@@ -13,6 +13,7 @@ import torch
 from sentinel import address
 from sentinel.errors import AttachError
 from sentinel_hooks import job as jobs
+from sentinel_hooks.adapters.checkpoints import folder_of
 from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.adapters.options import Options
 from sentinel_hooks.probes.device_peak import stated_peak
@@ -30,6 +31,7 @@ def attach(
     exact_updates: bool = False,
     peak_flops: float | None = None,
     nccl_timing: bool = False,
+    checkpoints: str | os.PathLike[str] | None = None,
 ) -> Watch:
     """Watch a trainer: a DeepSpeed engine, an object with one as `engine`, or a plain loop's
     `model` and `optimizer`.
@@ -45,7 +47,8 @@ def attach(
     `budget` is the share of a step that Sentinel may take on rank 0. Past it, what it need not
     measure at every step is measured more rarely on all ranks, and coverage says so. `peak_flops`
     is what one rank's device could do at best, in FLOP/s, for `model_flops_utilization` (default:
-    `$SENTINEL_PEAK_FLOPS`, then the data sheets of known GPUs).
+    `$SENTINEL_PEAK_FLOPS`, then the data sheets of known GPUs). `checkpoints` is the folder in
+    which a DeepSpeed engine's are; it is known anyway once the script has saved or loaded one.
 
     Raises `AttachError` when there is no trainer in what was given or it makes no sense, and
     `AddressError` when the daemon's address cannot be parsed. After it has returned, nothing of
@@ -58,7 +61,10 @@ def attach(
     if not 0 < budget <= 1:
         raise AttachError(f"budget={budget!r}: expected a share of the step's time, such as 0.01")
     joined = jobs.join(int(os.environ.get("WORLD_SIZE") or 1))
-    options = Options(exact_updates, stated_peak(peak_flops), nccl_timing)
+    folder = folder_of(checkpoints)
+    if checkpoints is not None and not folder:
+        raise AttachError(f"checkpoints={checkpoints!r}: expected the path of a folder")
+    options = Options(exact_updates, stated_peak(peak_flops), nccl_timing, folder)
     adapter = choose(trainer, model, optimizer, options=options)
     watch = Watch(adapter, joined, name, place, budget)
     watch._start()

@@ -24,12 +24,13 @@ from sentinel.errors import ControlError
 from sentinel_hooks import blackbox
 from sentinel_hooks import job as jobs
 from sentinel_hooks.adapters.adapter import Adapter
-from sentinel_hooks.batches import B, Batches, Notes, watched
+from sentinel_hooks.batches import B, Batches, watched
 from sentinel_hooks.blackbox import BlackBoxFile
 from sentinel_hooks.budget import Budget
 from sentinel_hooks.economy import Economy
 from sentinel_hooks.emitter import HEARTBEAT, Emitter, Order
 from sentinel_hooks.gate import Gate
+from sentinel_hooks.notes import Notes
 from sentinel_hooks.probes.mark import Marker
 
 log = logging.getLogger("sentinel")
@@ -86,7 +87,9 @@ class Watch:
         if self._job.rank == 0:
             self._job.board.publish("run", self.run)
             self._job.board.publish("daemon", str(self._place))
-        self._adapter.install(self._on_boundary, self._on_phase, self._on_failure)
+        self._adapter.install(
+            self._on_boundary, self._on_phase, self._on_failure, self._emitter.say
+        )
         self._box = self._open_box()
         self._emitter.start()
         _last_words(self)
@@ -100,7 +103,9 @@ class Watch:
         raises what it raised. `ids(batch)` gives the ids of a batch's samples (a sequence or a
         tensor of them) where the batch is no mapping with a key such as "ids" or "index".
         """
-        return watched(loader, self._notes, ids)
+        batches = watched(loader, self._notes, ids)
+        self._adapter.loaders.add(batches)
+        return batches
 
     def log(self, /, **values: float | torch.Tensor) -> None:
         """Report these numbers with the next step, as the signal `logged`, labeled by their names.
@@ -189,7 +194,8 @@ class Watch:
     # The training thread.
 
     def _on_phase(self, phase: str) -> None:
-        self._phase = phase
+        if self._gate.standing is None:  # else held, whatever remedies do
+            self._phase = phase
 
     def _on_boundary(self, step: int) -> None:
         """One optimizer step is over: report it, and stand if the job has agreed to."""
@@ -261,8 +267,7 @@ class Watch:
     # The barrier's hands.
 
     def _accept(self, remedies: wire.Remedies) -> str:
-        lacking = [name for name in remedies.names() if name not in self._adapter.offers]
-        return f"the trainer does not offer {', '.join(lacking)}" if lacking else ""
+        return self._adapter.refuses(remedies)
 
     def _apply(self, remedies: wire.Remedies) -> None:
         if not remedies.names():
@@ -271,6 +276,7 @@ class Watch:
             self._adapter.apply(remedies)
         except ControlError as error:
             log.error("sentinel: a remedy failed on rank %d: %s", self._job.rank, error)
+        self._step = self._adapter.step()
 
     def _on_outcome(self, outcome: control.Outcome) -> None:
         self._emitter.say(wire.Report(control.encode(outcome)))

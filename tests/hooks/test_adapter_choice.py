@@ -43,4 +43,4 @@ def test_a_model_and_its_optimizer_are_a_plain_loop() -> None:
     assert adapter.trainer == "plain"
     assert adapter.model is MODEL
     assert adapter.step() == 0
-    assert adapter.offers == ("scale_lr",)
+    assert adapter.offers == ("scale_lr", "skip_batches")

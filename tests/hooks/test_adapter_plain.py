@@ -378,8 +378,9 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def test_a_remedy_that_a_plain_loop_does_not_offer_is_refused_before_anything_is_done() -> None:
     loop = Loop()
     watched = loop.watch()
-    with pytest.raises(ControlError, match="skip_batches"):
-        watched.adapter.apply(Remedies(lr_scale=0.5, skip_batches=3))
+    assert "save_checkpoint" in watched.adapter.refuses(Remedies(lr_scale=0.5, checkpoint=True))
+    with pytest.raises(ControlError, match="save_checkpoint"):
+        watched.adapter.apply(Remedies(lr_scale=0.5, checkpoint=True))
     assert loop.optimizer.param_groups[0]["lr"] == 1e-3
 
 

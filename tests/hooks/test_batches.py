@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from sentinel.wire import Finding
-from sentinel_hooks.batches import Batches, Notes, watched
+from sentinel_hooks.batches import Batches, watched
+from sentinel_hooks.notes import Notes
 from sentinel_hooks.probes.data import DataProbe
 from sentinel_hooks.probes.fingerprint import fingerprint
 from sentinel_hooks.probes.mark import Marker

@@ -20,7 +20,7 @@ SMALL = (
 
 
 def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run to its end; what takes over two minutes hangs, and is killed with all its ranks."""
+    """Run to its end; what takes over five minutes hangs, and is killed with all its ranks."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     environment.update(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
     process = subprocess.Popen(
@@ -33,7 +33,7 @@ def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
@@ -51,13 +51,14 @@ def alone() -> Launch:
     return launch
 
 
+def finish_ranks(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Give the arguments to torchrun with two processes."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    # --standalone takes a free port; the default one may be another job's.
+    return finish([*torchrun, "--standalone", "--nproc_per_node", "2", *arguments], cwd)
+
+
 @pytest.fixture(scope="session")
 def two_ranks() -> Launch:
-    """`two_ranks(*arguments, cwd=...)` gives the arguments to torchrun with two processes."""
-
-    def launch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        torchrun = [sys.executable, "-m", "torch.distributed.run"]
-        # --standalone takes a free port; the default one may be another job's.
-        return finish([*torchrun, "--standalone", "--nproc_per_node", "2", *arguments], cwd)
-
-    return launch
+    """`two_ranks(*arguments, cwd=...)` is `finish_ranks`."""
+    return finish_ranks

@@ -58,6 +58,7 @@ def experiment(make: Callable[[], Trainer], rank: int) -> dict[str, object]:
     found["poisoned"] = run(trainer, 1)
     found["first_nonfinite"] = nonfinite[0] if nonfinite else None
     trainer.load_checkpoint("three")
+    trainer.rewind_data("three")
     found["rolled_back"] = run(trainer, 3)
     trainer.skip_batches(2)
     found["skipped"] = run(trainer, 1)
@@ -69,9 +70,11 @@ def experiment(make: Callable[[], Trainer], rank: int) -> dict[str, object]:
 
     fresh = make()  # from here on alone: two engines of stage 3 cannot take turns
     fresh.load_checkpoint("three")
+    fresh.rewind_data("three")
     found["resumed"] = run(fresh, 3)
     found["unscaled"] = run(fresh, 3)[1:]
     fresh.load_checkpoint("scaled")
+    fresh.rewind_data("scaled")
     found["scaled_resumed"] = run(fresh, 1)
     return found
 

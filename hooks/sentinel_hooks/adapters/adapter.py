@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sentinel.wire import Group, Remedies
+from sentinel.wire import Checkpoint, Group, Remedies
 from sentinel_hooks.collectives.sequence import Sequences
+from sentinel_hooks.loaders import Loaders
 from sentinel_hooks.probes.panel import Panel
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Adapter(Protocol):
     device: torch.device
     panel: Panel
     sequences: Sequences  # how far this rank has come in the collectives of its process groups
-    offers: tuple[str, ...]  # of "scale_lr", "skip_batches", "save_checkpoint", "load_checkpoint"
+    loaders: Loaders  # that go through `watch.batches`
+    offers: tuple[str, ...]  # the remedies that it can carry out, by `Remedies.names`
 
     def groups(self) -> tuple[Group, ...]:
         """Which ranks the parameters that the series are about are spread over."""
@@ -51,23 +53,34 @@ class Adapter(Protocol):
         on_boundary: Callable[[int], None],
         on_phase: Callable[[str], None],
         on_failure: Callable[[BaseException], None] = ...,
+        on_saved: Callable[[Checkpoint], None] = ...,
     ) -> None:
         """Begin to watch.
 
         `on_boundary(step)` is called in the trainer's stack after each optimizer step, its sample
         already opened in the panel; it may block, and may raise `SystemExit`, which passes.
         `on_phase` gets "data", "forward", "backward", "optimizer" or "checkpoint" as each begins.
-        `on_failure` gets what a call of the trainer's raises, on its way to whoever called.
+        `on_failure` gets what a call of the trainer's raises, on its way to whoever called,
+        `on_saved` each checkpoint of which this rank has saved its part.
         An `Exception` of any is logged once and swallowed. Time spent in `on_boundary` is
         neither step nor data time; add what is our own cost of it to `panel.cost`.
         """
         ...
 
-    def apply(self, remedies: Remedies) -> None:
-        """Do what is to be done before training goes on; called between two steps.
+    def refuses(self, remedies: Remedies) -> str:
+        """Why this rank cannot do this before training goes on, or "". Changes nothing."""
+        ...
 
-        Raises `ControlError` when this trainer does not offer one of them, or it failed.
+    def apply(self, remedies: Remedies) -> None:
+        """Do what is to be done before training goes on; called between two steps, on all ranks.
+
+        Raises `ControlError` when this trainer does not offer one of them, or it failed; what can
+        be is taken back then.
         """
+        ...
+
+    def undo(self, remedies: Remedies) -> None:
+        """Take back what can be of remedies that were applied here and have failed elsewhere."""
         ...
 
     def first_bad_weight(self) -> str:

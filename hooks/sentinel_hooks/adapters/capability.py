@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from sentinel_hooks.adapters.remedy import Group
+from sentinel_hooks.adapters.rate_scale import Group
 from sentinel_hooks.probes.compression import CompressionProbe, compression_of
 
 

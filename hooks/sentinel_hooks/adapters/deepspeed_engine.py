@@ -17,19 +17,23 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sentinel.errors import AttachError
-from sentinel.wire import Group, Remedies
+from sentinel.wire import Checkpoint, Group, Remedies
 from sentinel_hooks.adapters import capability, masters
+from sentinel_hooks.adapters.checkpoint_calls import CheckpointCalls, Surroundings
+from sentinel_hooks.adapters.checkpoints import Checkpoints
 from sentinel_hooks.adapters.instruments import instruments
 from sentinel_hooks.adapters.interception import After, Before, Interception, is_intercepted
-from sentinel_hooks.adapters.membership import groups_of
+from sentinel_hooks.adapters.membership import groups_of, own_rank
 from sentinel_hooks.adapters.options import DEFAULT, Options
-from sentinel_hooks.adapters.remedy import RateScale, carry_out, offered_by
+from sentinel_hooks.adapters.rate_scale import RateScale
+from sentinel_hooks.adapters.remedy import Treatment
 from sentinel_hooks.adapters.root import RootWatch
 from sentinel_hooks.adapters.shards import is_complete
 from sentinel_hooks.adapters.survey import require, survey
 from sentinel_hooks.adapters.weights import first_bad
 from sentinel_hooks.collectives.group import Groups
 from sentinel_hooks.collectives.sequence import Sequences
+from sentinel_hooks.loaders import Loaders
 from sentinel_hooks.probes.adam import AdamProbe
 from sentinel_hooks.probes.bypass import BypassProbe
 from sentinel_hooks.probes.clipping import ClippingProbe
@@ -67,16 +71,27 @@ class DeepSpeedAdapter:
         self._trainer = trainer
         self.model = engine.module
         self.device = torch.device(engine.device)
-        own = offered_by(trainer)
-        self.offers = own if "scale_lr" in own else ("scale_lr", *own)
         found = survey(engine, is_pipeline=self._is_pipeline)
         self._absent, self._shards, self._has_norm = found.absent, found.shards, found.has_norm
         self._gradients = self._gradient_probe()
         self._bypass = BypassProbe(self._absent.get("backward_bypassed", ""))
+        self._masters = masters.of_engine(self._shards, engine.optimizer)
         process_groups = Groups(self.device)
         self.sequences = Sequences(process_groups)
         self.panel = Panel(self._probes(options, process_groups), self.device)
+        self.loaders = Loaders()
         self._rate = RateScale(lambda: engine.optimizer.param_groups)
+        checkpoints = Checkpoints(engine, options.checkpoints)
+        self._calls = CheckpointCalls(checkpoints, self._surroundings(), self._guard)
+        self._treatment = Treatment(
+            self._rate,
+            self.loaders,
+            step=self.step,
+            first_bad_weight=self.first_bad_weight,
+            trainer=trainer,
+            checkpoints=checkpoints,
+        )
+        self.offers = self._treatment.offers
         self._interceptions: list[Interception] = []
         self._handles: list[RemovableHandle] = []
         self._root: RootWatch | None = None
@@ -86,7 +101,18 @@ class DeepSpeedAdapter:
         self._announced = False  # in a backward pass that the engine was asked for
         self._entered = (0, 0)  # steps, and skipped ones, when the boundary method was entered
         self._measured = self._stepped = False  # gradients seen; optimizer called
-        self._checkpoint_began = 0.0
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            rate=self._rate,
+            loaders=self.loaders,
+            step=self.step,
+            bad_weight=self._written_badly,
+            began=lambda: self._phase("checkpoint"),
+            ended=self._leave_checkpoint,
+            moved=lambda: self.panel.moved(self.step()),
+            is_first=own_rank() == 0,
+        )
 
     def _gradient_probe(self) -> GradientProbe:
         shards, absent = self._shards, self._absent
@@ -101,9 +127,7 @@ class DeepSpeedAdapter:
 
     def _probes(self, options: Options, process_groups: Groups) -> list[Probe]:
         engine, absent, device = self._engine, self._absent, self.device
-        sampler = Sampler(
-            masters.of_engine(self._shards, engine.optimizer), exact=options.exact_updates
-        )
+        sampler = Sampler(self._masters, exact=options.exact_updates)
         no_moment = masters.without_moment(masters.base_of(engine.optimizer))
         readings = [
             RateProbe(lambda: capability.rates(engine), absent.get("lr", "")),
@@ -148,6 +172,7 @@ class DeepSpeedAdapter:
         on_boundary: Callable[[int], None],
         on_phase: Callable[[str], None],
         on_failure: Callable[[BaseException], None] = lambda _: None,
+        on_saved: Callable[[Checkpoint], None] = lambda _: None,
     ) -> None:
         self._on_boundary, self._on_phase = on_boundary, on_phase
         self._on_failure = on_failure
@@ -166,7 +191,7 @@ class DeepSpeedAdapter:
             self._intercept(engine, "backward", self._enter_backward, self._leave_backward)
         self._intercept(engine.optimizer, "step", self._enter_optimizer, self._leave_optimizer)
         self._intercept(engine, "clip_fp32_gradients", self._enter_clipping, None)
-        self._intercept(engine, "save_checkpoint", self._enter_save, self._leave_save)
+        self._calls.watch(engine, self._trainer, on_saved, self._failed)
         base = masters.base_of(engine.optimizer)
         if isinstance(base, Optimizer):
             began, ended = self.panel.base_step_began, self.panel.base_step_ended
@@ -285,23 +310,37 @@ class DeepSpeedAdapter:
             self.panel.fault(self._gradients, error)
             return None
 
-    def _enter_save(self, args: Arguments, options: Keywords) -> None:
-        self._checkpoint_began = perf_counter()
-        self._phase("checkpoint")
-
-    def _leave_save(self, result: object) -> None:
-        self.panel.interlude(perf_counter() - self._checkpoint_began)
+    def _leave_checkpoint(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self.panel.interlude(seconds)
         self._phase("data")
+
+    def _written_badly(self) -> str:
+        """The first parameter that is not finite, for a checkpoint with these weights."""
+        began = perf_counter()
+        try:
+            return self.first_bad_weight()
+        except Exception as error:  # noqa: BLE001 - what cannot be read is said, not raised
+            return f"weights could not be read: {error}"[:500]
+        finally:
+            self.panel.cost.add(perf_counter() - began)
 
     # What is ordered from outside.
 
+    def refuses(self, remedies: Remedies) -> str:
+        return self._treatment.refuses(remedies)
+
     def apply(self, remedies: Remedies) -> None:
-        carry_out(remedies, self._trainer, self._rate)
+        self._treatment.apply(remedies)
+
+    def undo(self, remedies: Remedies) -> None:
+        self._treatment.undo(remedies)
 
     def first_bad_weight(self) -> str:
-        return first_bad(self.model)
+        return first_bad(self.model, self._masters)
 
     def detach(self) -> None:
+        self._calls.remove()
         for interception in reversed(self._interceptions):
             interception.remove()
         self._interceptions = []

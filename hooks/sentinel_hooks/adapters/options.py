@@ -12,6 +12,7 @@ class Options:
     exact_updates: bool = False
     peak_flops: float | None = None  # operations a second
     nccl_timing: bool = False
+    checkpoints: str = ""  # the folder that the engine's are in
 
 
 DEFAULT = Options()

@@ -20,19 +20,21 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sentinel.errors import AttachError
-from sentinel.wire import Group, Remedies
+from sentinel.wire import Checkpoint, Group, Remedies
 from sentinel_hooks.adapters import membership
 from sentinel_hooks.adapters.instruments import instruments
 from sentinel_hooks.adapters.masters import of_parameters, without_moment
 from sentinel_hooks.adapters.membership import groups_of
 from sentinel_hooks.adapters.options import DEFAULT, Options
 from sentinel_hooks.adapters.parameters import parameters_of
-from sentinel_hooks.adapters.remedy import RateScale, carry_out
+from sentinel_hooks.adapters.rate_scale import RateScale
+from sentinel_hooks.adapters.remedy import Treatment
 from sentinel_hooks.adapters.root import RootWatch
 from sentinel_hooks.adapters.shards import Shards, replicated
 from sentinel_hooks.adapters.weights import first_bad
 from sentinel_hooks.collectives.group import Groups
 from sentinel_hooks.collectives.sequence import Sequences
+from sentinel_hooks.loaders import Loaders
 from sentinel_hooks.probes.adam import AdamProbe
 from sentinel_hooks.probes.bypass import BypassProbe
 from sentinel_hooks.probes.clipping import ClippingProbe
@@ -72,14 +74,18 @@ class PlainAdapter:
         self._optimizer = optimizer
         self.model: Module = model.module if isinstance(model, DistributedDataParallel) else model
         self.device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        self.offers: tuple[str, ...] = ("scale_lr",)
         self._shards = self._find_shards()
         process_groups = Groups(self.device)
         self.sequences = Sequences(process_groups)
         compression = compression_of(optimizer, model)
         probes = self._probes(options, compression, process_groups)
         self.panel = Panel(probes, self.device)
+        self.loaders = Loaders()
         self._rate = RateScale(lambda: optimizer.param_groups)
+        self._treatment = Treatment(
+            self._rate, self.loaders, step=self.step, first_bad_weight=self.first_bad_weight
+        )
+        self.offers = self._treatment.offers
         self._handles: list[RemovableHandle] = []
         self._root: RootWatch | None = None
         self._on_boundary: Callable[[int], None] = lambda _: None
@@ -147,6 +153,7 @@ class PlainAdapter:
         on_boundary: Callable[[int], None],
         on_phase: Callable[[str], None],
         on_failure: Callable[[BaseException], None] = lambda _: None,
+        on_saved: Callable[[Checkpoint], None] = lambda _: None,
     ) -> None:
         self._on_boundary, self._on_phase = on_boundary, on_phase
         _attached.add(self._optimizer)
@@ -215,8 +222,14 @@ class PlainAdapter:
 
     # What is ordered from outside.
 
+    def refuses(self, remedies: Remedies) -> str:
+        return self._treatment.refuses(remedies)
+
     def apply(self, remedies: Remedies) -> None:
-        carry_out(remedies, None, self._rate)
+        self._treatment.apply(remedies)
+
+    def undo(self, remedies: Remedies) -> None:
+        self._treatment.undo(remedies)
 
     def first_bad_weight(self) -> str:
         return first_bad(self.model)

@@ -56,6 +56,7 @@ class DataProbe(Probe):
         source.batch = fingerprint(batch)
         source.samples = sample_ids(batch) if source.ids is None else id_texts(source.ids(batch))
         source.evaluated, source.thread = False, threading.get_ident()
+        source.fresh = True
         others = [one for one in self._sources if one() not in (None, source)]
         self._sources = [*others[1 - _MAX_SOURCES :], weakref.ref(source)]
 
@@ -76,6 +77,9 @@ class DataProbe(Probe):
             self._is_fed = True
             self._waits += fresh[-1].waits
             fresh[-1].waits = []
+        for source in fresh:  # loops may take one of each for a step
+            source.trained = source.trained or source.fresh
+            source.fresh = False
 
     def _present(self) -> list[Source]:
         """The sources that go on in this thread, the one that gave a batch last at the end."""

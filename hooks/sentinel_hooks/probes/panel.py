@@ -133,6 +133,11 @@ class Panel:
         self._listening = {}
         self._listen()
 
+    def moved(self, step: int) -> None:
+        """A checkpoint was loaded between two steps: this is the last step done now."""
+        self._step = step
+        self._listen()
+
     def _listen(self) -> None:
         """Tell each event of the step to come to the probes that measure it, and listen to it."""
         step = self._step + 1

@@ -17,7 +17,8 @@ class Source:
     `waits` is what the loop has waited for since a batch of it was last trained on, `batch` the
     fingerprint of its last batch, `samples` the ids in it. `ids` finds the ids in a batch of which
     they are not known by their key. `evaluated`: that batch was seen in a forward pass that is
-    not trained on. `thread`: in which it was taken.
+    not trained on. `thread`: in which it was taken. `fresh`: nothing was trained
+    on since that. `trained`: a batch of it was trained on, alone or with those of other sources.
     """
 
     ids: Callable[[object], object] | None = None
@@ -26,6 +27,8 @@ class Source:
     samples: tuple[str, ...] = ()
     evaluated: bool = False
     over: bool = False
+    fresh: bool = False
+    trained: bool = False
     thread: int = 0
 
     def waited(self, span: Span) -> None:

@@ -51,11 +51,13 @@ def run() -> None:
     trainer = Trainer(model, text, settings)
     if args.resume:
         trainer.load_checkpoint(args.resume)
+        trainer.rewind_data(args.resume)
     for fault in faults:
         fault.arm(trainer, rank)
     if rank == 0:
         introduce(trainer, faults)
-    with sentinel.attach(trainer) if args.sentinel else nullcontext():
+    watched = sentinel.attach(trainer, checkpoints=args.save_dir) if args.sentinel else None
+    with watched or nullcontext():
         train(trainer, args, rank)
 
 

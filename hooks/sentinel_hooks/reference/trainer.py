@@ -1,6 +1,6 @@
 """Train the decoder under DeepSpeed, in a way that can be stopped, changed and gone back on.
 
-The four methods after `step` are the remedies that a person may choose at a hold. Sentinel calls
+The five methods after `step` are the remedies that a person may choose at a hold. Sentinel calls
 them on every rank at the same step, from within `engine.step()`.
 """
 
@@ -72,6 +72,7 @@ class Trainer:
         self.settings = settings
         self.batch = 0
         self.lr_scale = 1.0
+        self._batch_of: dict[str, int] = {}  # checkpoints that were loaded, by tag
         self.before_step: list[Callable[[], None]] = []
         self._extend_schedule()
 
@@ -104,20 +105,25 @@ class Trainer:
         self.engine.save_checkpoint(self.settings.save_dir, tag=tag, client_state=place)
 
     def load_checkpoint(self, tag: str) -> None:
-        """Go to where `save_checkpoint(tag)` was called: weights, optimizer, schedule, data.
+        """Go to where `save_checkpoint(tag)` was called: weights, optimizer, schedule.
 
-        Every rank must call it. Raises FileNotFoundError if there is no such checkpoint.
+        The data go on from where they are; `rewind_data(tag)` takes them back too. Every rank
+        must call it. Raises FileNotFoundError if there is no such checkpoint.
         """
         folder = self.settings.checkpoint(tag)
         _, place = self.engine.load_checkpoint(folder.parent, tag=tag)
-        self.batch = place["batch"]
+        self._batch_of[tag] = place["batch"]
         self.lr_scale = place["lr_scale"]
         self._follow_schedule()
 
+    def rewind_data(self, tag: str) -> None:
+        """Read again the batches that came after this checkpoint, the last one that was loaded."""
+        self.batch = self._batch_of[tag]
+
     def skip_batches(self, count: int) -> None:
-        """Leave out the next `count` batches."""
-        if count < 0:
-            raise ValueError(f"cannot skip {count} batches")
+        """Leave out the next `count` batches; a negative count takes so many of those back."""
+        if self.batch + count < 0:
+            raise ValueError(f"cannot skip {count} batches after batch {self.batch}")
         self.batch += count
 
     def scale_lr(self, factor: float) -> None:
