@@ -53,8 +53,8 @@ def folder_of(given: object) -> str:
     if not isinstance(given, str | os.PathLike):
         return ""
     folder: object = os.fspath(given)
-    if not isinstance(folder, str):
-        return ""
+    if not isinstance(folder, str) or not folder:
+        return ""  # DeepSpeed refuses an empty one, and so do we
     return folder if "://" in folder else os.path.abspath(folder)
 
 

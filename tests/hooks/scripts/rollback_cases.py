@@ -61,10 +61,13 @@ def engine_of(stage: int, dtype: str) -> Any:
     return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
 
 
-def loader() -> DataLoader[Any]:
-    """Shuffled by what torch's global generator happens to give."""
-    rows = torch.cat([batch(100 * dist.get_rank() + number) for number in range(20)])
-    return DataLoader(TensorDataset(rows), batch_size=2, shuffle=True)
+def loader(engine: Any, dtype: str) -> Iterable[Any]:
+    """DeepSpeed's own, or one that shuffles by what torch's global generator happens to give."""
+    rows = TensorDataset(torch.cat([batch(100 * dist.get_rank() + one) for one in range(40)]))
+    if dtype == "bf16":
+        own: Iterable[Any] = engine.deepspeed_io(rows, num_local_io_workers=0)
+        return own
+    return DataLoader(rows, batch_size=2, shuffle=True)
 
 
 def step(engine: Any, rows: torch.Tensor, spoil: float = 1.0) -> list[Any]:
@@ -85,7 +88,7 @@ def run(stage: int, dtype: str, folder: Path) -> dict[str, Any]:
     adapter.install(loop.boundary, lambda _: None, on_saved=saved.append)
     refused = adapter.refuses(Remedies(rollback="mine"))
     notes = Notes(adapter.panel, Marker(adapter.device), lambda _: None)
-    batches = watched(loader(), notes, None)
+    batches = watched(loader(engine, dtype), notes, None)
     adapter.loaders.add(batches)
     torch.manual_seed(dist.get_rank())
     rows, trained_on = loop.train(engine, batches, folder)
