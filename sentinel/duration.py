@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_PART = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_PART = re.compile(r"(\d{1,9})(ms|s|m|h|d)", re.ASCII)
 
 
 def seconds_of(text: str) -> float | None:

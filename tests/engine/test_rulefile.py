@@ -38,6 +38,7 @@ def test_a_rule_says_all_that_its_file_says(tmp_path: Path) -> None:
                 labels: {severity: critical}
                 actions: [pause]
                 unattended: stop
+                hold_for: 1h30m
                 annotations:
                   summary: "loss {value:.3g} {{sic}}"
                   advice: look
@@ -48,11 +49,12 @@ def test_a_rule_says_all_that_its_file_says(tmp_path: Path) -> None:
     )
     spike, silent = load(path)
     assert (spike.name, spike.group, spike.severity) == ("LossSpike", "loss", "critical")
-    assert (spike.actions, spike.unattended) == (("pause",), "stop")
+    assert (spike.actions, spike.unattended, spike.hold_for) == (("pause",), "stop", 5400.0)
     assert (spike.holds, spike.keeps) == (Span(3, "steps"), Span(5400, "seconds"))
     assert spike.summary.fill(Facts(value=2.34567, score=0, step=1)) == "loss 2.35 {sic}"
     assert (spike.file, spike.line) == (str(path), 4)
-    assert (silent.severity, silent.actions, silent.unattended) == ("warning", (), "resume")
+    assert (silent.severity, silent.actions) == ("warning", ())
+    assert (silent.unattended, silent.hold_for) == ("resume", 7200.0)
     assert (silent.holds, silent.keeps) == (Span(0.5, "seconds"), Span(0, "seconds"))
 
 
@@ -107,6 +109,18 @@ def test_a_rule_says_all_that_its_file_says(tmp_path: Path) -> None:
         ),
         (RULE + "        actions: pause\n", 6, "actions must be a list"),
         (RULE + "        unattended: sleep\n", 6, "supported are resume, stop, hold"),
+        (RULE + "        hold_for: 30\n", 6, "hold_for: '30' is no duration such as 30m or 4h"),
+        (RULE + "        hold_for: []\n", 6, "hold_for must be a text"),
+        (RULE + "        hold_for: 0s\n", 6, "out of bounds: at least 1 s and at most 30 days"),
+        (RULE + "        hold_for: 31d\n", 6, "'unattended: hold' holds for ever"),
+        (
+            RULE + "        unattended: hold\n        hold_for: 1h\n",
+            7,
+            "hold_for: with 'unattended: hold' nothing ever ends the hold: leave out hold_for",
+        ),
+        ("defaults:\n  for: 3\n" + RULE, 2, "unknown key 'for' in defaults: known are unattended,"),
+        ("defaults:\n  hold_for: soon\n" + RULE, 2, "hold_for: 'soon' is no duration"),
+        ("defaults: stop\n" + RULE, 1, "defaults must be a mapping"),
         (
             RULE + "        annotations:\n          sumary: x\n",
             7,
@@ -134,6 +148,28 @@ def test_errors_name_file_and_line(
     assert reason in str(raised.value)
     assert (raised.value.file, raised.value.line) == (str(path), line)
     assert str(raised.value).startswith(f"{path}:{line}: " if line else f"{path}: ")
+
+
+def test_the_defaults_of_a_file_are_those_of_its_rules_that_say_nothing_else(
+    tmp_path: Path,
+) -> None:
+    path = rule_file(
+        tmp_path / "rules.yaml",
+        """\
+        groups:
+          - name: loss
+            rules:
+              - {alert: A, expr: loss > 3}
+              - {alert: B, expr: loss > 3, unattended: hold}
+              - {alert: C, expr: loss > 3, hold_for: 90s}
+        defaults: {unattended: stop, hold_for: 2d}
+        """,
+    )
+    assert [(rule.unattended, rule.hold_for) for rule in load(path)] == [
+        ("stop", 172_800.0),
+        ("hold", 172_800.0),
+        ("stop", 90.0),
+    ]
 
 
 def test_what_is_no_text_file_is_a_rule_error(tmp_path: Path) -> None:

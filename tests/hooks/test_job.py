@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from operator import attrgetter
 
 import pytest
+import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from sentinel.errors import AttachError
-from sentinel_hooks.job import Board, LocalBoard, StoreBoard, join
+from sentinel_hooks.job import Board, LocalBoard, StoreBoard, _group_timeout, deadline, join
 
 
 def boards() -> Iterator[Callable[[], Board]]:
@@ -69,3 +71,35 @@ def test_a_launched_process_that_has_not_met_the_others_cannot_attach() -> None:
     with pytest.raises(AttachError, match="not initialized yet"):
         join(2)
     assert join(1).world_size == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (None, 0.0),
+        ("1780000000", 1_780_000_000.0),
+        ("", 0.0),
+        ("0", 0.0),
+        ("-5", 0.0),
+        ("soon", 0.0),
+        ("1e9", 0.0),
+        ("nan", 0.0),
+        ("9" * 40, 0.0),
+        ("2026-01-01T00:00:00", 0.0),
+    ],
+)
+def test_slurm_says_when_the_job_ends(said: str | None, seconds: float) -> None:
+    assert deadline({} if said is None else {"SLURM_JOB_END_TIME": said}) == seconds
+
+
+def test_the_shortest_timeout_of_any_group_is_known() -> None:
+    assert _group_timeout() == 0.0
+    server = TCPStore("127.0.0.1", 0, 1, True, wait_for_workers=False)
+    hour, soon = timedelta(hours=1), timedelta(seconds=90)
+    dist.init_process_group("gloo", store=server, rank=0, world_size=1, timeout=hour)
+    try:
+        assert _group_timeout() == 3600.0
+        dist.new_group([0], timeout=soon)
+        assert _group_timeout() == 90.0
+    finally:
+        dist.destroy_process_group()
