@@ -11,7 +11,7 @@ from pathlib import Path
 from sentinel.control.barrier import Verdict
 from sentinel.notify.loopback_slack import Fault, LoopbackSlack
 from tests.daemon.fake_job import FakeJob
-from tests.daemon.process import PATIENCE, Daemon, eventually
+from tests.daemon.process import PATIENCE, Daemon, eventually, sentinel
 from tests.daemon.scenes import APPLIED_NAN, broken, in_state, incidents
 
 
@@ -40,6 +40,10 @@ async def test_slack_hears_of_the_culprit_the_hold_and_the_resume(tmp_path: Path
         try:
             job = await asyncio.to_thread(broken, daemon)
             await posted(slack, lambda texts: any("held at step" in text for text in texts))
+            held = next(m.as_text() for m in slack.messages if "held at step" in m.as_text())
+            assert "rank-hours (2 ranks)" in held
+            assert "If nobody answers: the run is stopped at" in held
+            head = held.splitlines()[-1].rpartition(", record ")[2]
             first = slack.messages[0].as_text()
             assert "layers.1.mlp" in first
             assert "rank 1" in first
@@ -47,6 +51,9 @@ async def test_slack_hears_of_the_culprit_the_hold_and_the_resume(tmp_path: Path
             daemon.request("POST", "/api/runs/run/resume", {"lr_scale": 0.5})
             assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
             await posted(slack, lambda texts: "learning rate times 0.5" in texts[-1])
+            audit = ["audit", "run", "--head", head, "--state", str(daemon.state)]
+            done = await asyncio.to_thread(sentinel, *audit)
+            assert (done.returncode, done.stdout.startswith("run: 4 rows, unbroken")) == (0, True)
         finally:
             daemon.kill()
 

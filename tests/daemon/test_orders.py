@@ -94,11 +94,19 @@ def test_a_running_run_can_be_stopped_after_a_common_step(daemon: Daemon) -> Non
 def test_a_person_can_pause_and_resume_from_the_command_line(daemon: Daemon) -> None:
     job = FakeJob(daemon.place, run="by hand").connect()
     job.train()
-    asked = sentinel("pause", "by hand", "--wait", "0", "--state", daemon.state)
+    terms = ("--hold-for", "1h30m", "--unattended", "stop")
+    asked = sentinel("pause", "by hand", "--wait", "0", *terms, "--state", daemon.state)
     assert asked.returncode == 0, asked.stderr
     job.train_until_stand()
     run = in_state(daemon, job, "held", "by%20hand")
     assert run["hold"]["by"].startswith("user ")
+    assert (run["hold"]["unattended"], run["hold"]["hold_for_s"]) == ("stop", 5400.0)
+    shown = sentinel("status", "by hand", "--state", daemon.state).stdout
+    assert "If nobody answers: the run is stopped at" in shown
+    (asked_for, *_) = json.loads(
+        sentinel("audit", "by hand", "--json", "--state", daemon.state).stdout
+    )
+    assert asked_for["row"]["order"] == {"unattended": "stop", "hold_for": 5400.0}
     again = sentinel("pause", "--state", daemon.state)
     assert again.returncode == 1
     assert "already held" in again.stderr

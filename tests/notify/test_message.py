@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from sentinel.held import HoldTerms
 from sentinel.notify.blocks import blocks, escape, fallback
 from sentinel.notify.loopback_message import Message, refusal
 from sentinel.notify.message import Station, as_text, compose, compose_reply, plain
-from sentinel.notify.notice import Action, Cause, Notice
+from sentinel.notify.notice import Action, Cause, Hold, Notice
 from tests.notify.notices import HELD, REQUESTED, STATION, notice
 
-KINDS = ("opened", "updated", "held", "resumed", "stopped", "action", "resolved")
+KINDS = (
+    *("opened", "updated", "held", "resumed", "stopped", "action", "resolved"),
+    *("reminder", "ending"),
+)
 HOSTILE = (
     "<!channel>",
     "<@U0123456>",
@@ -120,6 +125,39 @@ def test_the_latest_action_is_the_one_the_message_is_about() -> None:
     shown = notice(actions=(HELD,), about=Action("resume", "failed", 41, "ann", detail="rank 1"))
 
     assert compose_reply("action", shown, STATION).headline == "resume (by ann): failed: rank 1"
+
+
+TERMS = HoldTerms("stop", 7200.0, 8, "GPU", 1_780_000_600.0, 600.0)
+STANDS = Hold(41, 1_779_998_200.0, TERMS)
+
+
+def test_a_reminder_says_what_it_costs_and_what_comes_if_nobody_answers() -> None:
+    shown = replace(notice(actions=(HELD,), about=HELD), hold=STANDS)
+
+    lines = as_text(compose_reply("reminder", shown, STATION)).split("\n")
+    assert lines[:6] == [
+        "Run gpt is still held after step 41; nobody has answered.",
+        "The scheduler ends the job at 2026-05-28T20:36:40.000Z, 1 h 20 min before it would be "
+        "stopped by itself: answer before that.",
+        "Held since: 2026-05-28T19:56:40.000Z, for 30 min",
+        "Cost so far: 4.00 GPU-hours (8 GPUs)",
+        "If nobody answers: the run is stopped at 2026-05-28T21:56:40.000Z, in 1 h 30 min",
+        "Job ends: by its scheduler at 2026-05-28T20:36:40.000Z, in 10 min",
+    ]
+    assert any(line.startswith("  sentinel resume gpt") for line in lines)
+    ending = compose_reply("ending", shown, STATION).headline
+    assert ending == "Run gpt is held after step 41 for ten more minutes; nobody has answered."
+    held = compose_reply("held", shown, STATION)
+    assert held.facts == TERMS.facts(STANDS.since, shown.at)
+    assert held.summary == TERMS.warning(STANDS.since)
+    assert compose_reply("resumed", shown, STATION).facts == ()
+
+
+def test_the_newest_hash_of_the_record_is_shown_in_short() -> None:
+    shown = notice()
+    shown = replace(shown, incident=replace(shown.incident, head="0123456789abcdef" * 4))
+    for text in (compose(shown, STATION), compose_reply("resolved", shown, STATION)):
+        assert text.footer.endswith(", 2026-05-28T20:26:40.000Z, record 0123456789ab")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ def deliver(store: Store) -> list[object]:
     found: list[object] = []
     while delivery := store.outbox.claim("slack", 2000.0):
         actions = json.loads(delivery.payload)["actions"]
-        found.append([delivery.kind, delivery.incident, actions[-1]["state"] if actions else None])
+        head = json.loads(delivery.payload)["incident"]["head"]
+        state = actions[-1]["state"] if actions else None
+        found.append([delivery.kind, delivery.incident, state, bool(head)])
         store.outbox.sent(delivery.event_id, "C1", "1.0")
     return found
 

@@ -29,10 +29,10 @@ def test_nothing_of_it_is_half_written_and_the_rest_stays_readable(said: dict[st
 
 def test_people_are_told_all_the_same_and_that_nothing_was_done(said: dict[str, object]) -> None:
     assert said["told"] == [
-        ["opened", "before", "requested"],
-        ["opened", "lost", "refused"],
-        ["opened", "lost too", "refused"],
-        ["held", "before", "done"],
+        ["opened", "before", "requested", True],
+        ["opened", "lost", "refused", False],  # no head: what it would stand for is not there
+        ["opened", "lost too", "refused", False],
+        ["held", "before", "done", False],
     ]
 
 
