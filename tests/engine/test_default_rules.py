@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +15,8 @@ NAN = math.nan
 NAMES = [
     *("loss", "lr", "grad_norm", "nonfinite_activation", "nonfinite_gradient"),
     *("nonfinite_update", "skipped", "overflow", "loss_scale_at_floor", "step_seconds"),
-    *("host_memory_used_bytes", "host_memory_limit_bytes"),
+    *("host_memory_used_bytes", "host_memory_limit_bytes", "host_memory_process_bytes"),
+    "exposed_communication_seconds",
     *("device_memory_peak_bytes", "device_memory_limit_bytes"),
     *("device_memory_retries", "host_oom_kills", "out_of_memory"),
 ]
@@ -29,6 +31,8 @@ WELL: Measured = {
     "step_seconds": 0.1,
     "host_memory_used_bytes": 30e9,
     "host_memory_limit_bytes": 64e9,
+    "host_memory_process_bytes": 3e9,
+    "exposed_communication_seconds": 0.03,
 }
 SKIPPED: Measured = {**WELL, "grad_norm": math.inf, "skipped": 1.0}
 
@@ -199,6 +203,79 @@ def test_memory_near_its_limit_warns_for_the_rank_that_has_it() -> None:
         job.step(step, WELL, {0: {**some, "host_memory_used_bytes": 63e9}, 1: full})
     fired = [(one.rule, one.labels["rank"]) for one in alerts(job.told)]
     assert fired == [("HostMemoryNearLimit", "0"), ("DeviceMemoryNearLimit", "1")]
+
+
+LEAK = 10e6  # bytes a step: 34e9 that are free are full in 3,400
+
+
+def test_a_process_that_takes_more_memory_at_every_step_is_named_early() -> None:
+    job = _job()
+    for step in range(1, 120):
+        leaked = LEAK * max(0, step - 40)
+        job.step(step, WELL, {1: {"host_memory_process_bytes": 3e9 + leaked}})
+    (alert,) = alerts(job.told)
+    assert (alert.rule, alert.labels) == ("HostMemoryGrowth", {"rank": "1"})
+    assert alert.fired_step < 100  # 0.6e9 of 34e9
+    assert "1e+07 bytes more memory at every step" in alert.summary or alert.score < LEAK
+    assert actions(job.told) == []
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        lambda step: 20e9 if step > 60 else 0.0,  # in one go
+        lambda step: 5e9 * (step // 60),  # a piece with each checkpoint
+        lambda step: 2e9 * (step % 20) / 20,  # taken and given back
+        lambda step: LEAK * min(step, 12),  # while training gets under way
+        lambda step: 0.1e6 * step,  # what an allocator does by itself
+        lambda step: 3e6 * step,  # as large as it may be: there is room for 11,000 such steps
+    ],
+)
+def test_memory_that_does_not_run_away_is_no_alert(taken: Callable[[int], float]) -> None:
+    job = _job()
+    for step in range(1, 400):
+        job.step(step, {**WELL, "host_memory_process_bytes": 3e9 + taken(step)})
+    assert job.told == []
+
+
+def _waits(job: Job, steps: range, waits: Callable[[int], tuple[float, ...]]) -> None:
+    for step in steps:
+        own = {
+            rank: {"step_seconds": 0.4, "exposed_communication_seconds": wait}
+            for rank, wait in enumerate(waits(step))
+        }
+        job.step(step, WELL, own)
+
+
+def test_the_rank_that_makes_others_wait_is_named_and_no_other() -> None:
+    job = _job(4)
+    _waits(job, range(1, 80), lambda step: (0.2, 0.19, 0.02 if step >= 30 else 0.2, 0.21))
+    (alert,) = alerts(job.told)
+    assert (alert.rule, alert.labels) == ("Straggler", {"rank": "2"})
+    assert 46 <= alert.step <= alert.fired_step <= 56
+    assert "the others waited 0.19 s and more for it" in alert.summary
+    assert actions(job.told) == []
+
+
+def _now_and_then(step: int) -> tuple[float, ...]:
+    noise = random.Random(step)
+    return tuple(0.02 if noise.random() < 0.2 else 0.25 for _ in range(4))
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        _now_and_then,
+        lambda step: (0.0 if step % 100 < 15 else 0.2, 0.2, 0.2, 0.2),  # what only rank 0 does
+        lambda step: (0.13, 0.2, 0.2, 0.2),  # a little slower than the others, all the time
+    ],
+)
+def test_a_rank_that_is_a_little_slow_or_now_and_then_is_no_straggler(
+    waits: Callable[[int], tuple[float, ...]],
+) -> None:
+    job = _job(4)
+    _waits(job, range(1, 300), waits)
+    assert job.told == []
 
 
 def test_a_killed_rank_is_told_and_nothing_is_paused() -> None:

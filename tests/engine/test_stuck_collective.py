@@ -8,7 +8,7 @@ from tests.engine.world import Job, alerts, states
 
 NAMES = ["loss"]
 WELL = {"loss": 1.0}
-STUCK = world.rule("by_rank(collective_lag) > 0 and by_rank(stall) > 180", "Stuck")
+STUCK = next(one for one in world.default_rules() if one.name == "CollectiveStuck")
 DATA = "data:0-1"
 
 
@@ -38,10 +38,11 @@ def test_the_rank_that_others_wait_for_in_a_collective_is_named() -> None:
     assert job.told == []
     watch(job, 3, {0: {DATA: 12}, 1: {DATA: 11}})
     (alert,) = alerts(job.told)
-    assert (alert.rule, alert.labels, alert.value) == ("Stuck", {"rank": "1"}, 1.0)
+    assert (alert.rule, alert.labels) == ("CollectiveStuck", {"rank": "1"})
+    assert "rank 1 on host1 is alive but has not moved for 181 s" in alert.summary
     job.told.clear()
     watch(job, 1, {0: {DATA: 12}, 1: {DATA: 12}})
-    assert states(job.told) == [("Stuck", "resolved", 4)]
+    assert states(job.told) == [("CollectiveStuck", "resolved", 4)]
 
 
 def test_ranks_that_all_wait_in_the_same_collective_are_not_behind_one_another() -> None:

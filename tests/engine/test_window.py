@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,16 @@ def _mad(values: Sequence[float]) -> float:
     return statistics.median(abs(value - center) for value in values)
 
 
+def _slope(values: Sequence[float]) -> float:
+    """The median slope of all pairs: windows here are short."""
+    pairs = [
+        (late - early) / (i - j)
+        for i, late in enumerate(values)
+        for j, early in enumerate(values[:i])
+    ]
+    return statistics.median(pairs) if pairs else math.nan
+
+
 _ORACLES: list[tuple[window.Statistic, Callable[[Sequence[float]], float]]] = [
     (window.mean, statistics.fmean),
     (window.std, statistics.pstdev),
@@ -25,6 +36,7 @@ _ORACLES: list[tuple[window.Statistic, Callable[[Sequence[float]], float]]] = [
     (window.median_absolute_deviation, _mad),
     (window.low, min),
     (window.high, max),
+    (window.slope, _slope),
 ]
 _STEP = st.lists(st.one_of(st.none(), st.floats(-100, 100, width=32)), min_size=3, max_size=3)
 
@@ -68,3 +80,20 @@ def test_a_window_that_would_fill_the_memory_is_refused() -> None:
     ring = RingWindow(10_000)
     with pytest.raises(MemoryError, match="10000 steps over 1601 elements"):
         ring.grow((MAX_CELLS // 10_000 + 1,))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ([3.0 * at for at in range(100)], 3.0),
+        ([3.0 * at + (500.0 if at % 25 == 0 else 0.0) for at in range(100)], 3.0),
+        ([0.0] * 60 + [1000.0] * 40, 0.0),  # taken in one go
+        ([float(at % 10) for at in range(100)], 0.0),  # taken and given back
+        ([0.0] * 80 + [3.0 * at for at in range(20)], 0.0),  # too short to be told from a jump
+    ],
+)
+def test_a_slope_is_that_of_most_of_the_window(line: list[float], expected: float) -> None:
+    ring = RingWindow(100)
+    for value in [7.0] * 30 + line:  # which fill the ring from its middle on
+        ring.push(np.asarray(value), np.asarray(True))
+    assert float(ring.over(window.slope)) == pytest.approx(expected, abs=0.15)

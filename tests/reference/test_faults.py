@@ -26,6 +26,7 @@ from sentinel_hooks.reference.faults import (
     Nan,
     Poison,
     SlowRank,
+    free_memory,
     parse,
 )
 from sentinel_hooks.reference.model import Decoder, Shape
@@ -46,6 +47,7 @@ MODEL = Decoder(Shape(layers=2, width=16, heads=2, context=8))
         ("poison:step=40,rank=1,batches=forever", Poison(40, rank=1, batches=math.inf)),
         ("lr-jump:step=40,factor=1000", LrJump(40, 1000.0)),
         ("leak:rank=1,step=40,mb=2.5", Leak(1, 40, 2.5)),
+        ("leak:rank=1,step=40,percent=0.1", Leak(1, 40, percent=0.1)),
         ("slow-rank:rank=1,step=40,seconds=0.5", SlowRank(1, 40, 0.5)),
         ("hang:rank=1,step=40", Hang(1, 40)),
         ("kill-rank:rank=1,step=40", KillRank(1, 40)),
@@ -71,7 +73,9 @@ def test_what_is_written_right_is_read(text: str, fault: Fault) -> None:
         ("lr-jump:step=1,factor=-2", "factor must be a positive number, got -2.0"),
         ("lr-jump:step=1,factor=nan", "factor must be a positive number, got nan"),
         ("leak:rank=0,step=1,mb=0", "mb must be a positive number, got 0.0"),
-        ("leak:rank=0,step=1", "leak needs mb"),
+        ("leak:rank=0,step=1", "leak needs mb or percent, one of them"),
+        ("leak:rank=0,step=1,mb=1,percent=1", "leak needs mb or percent, one of them"),
+        ("leak:rank=0,step=1,percent=0", "percent must be a positive number, got 0.0"),
         ("slow-rank:rank=0,step=1,seconds=-1", "seconds must be a positive number, got -1.0"),
         ("hang:rank=0,step=0", "step must be at least 1, got 0"),
         ("poison:step=1,batches=0", "batches must be at least 1, got 0"),
@@ -152,6 +156,17 @@ def test_leaked_memory_is_really_in_use_and_grows_with_each_step() -> None:
         used.append(resident())
     assert used[1] - used[0] > 50e6
     assert used[2] - used[1] > 50e6
+
+
+def test_a_leak_in_percent_is_of_what_is_free_and_can_be_no_more() -> None:
+    free = free_memory()
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < free < machine
+    steps = Steps()
+    steps.arm(Leak(rank=0, step=1, percent=100 * 60e6 / free))
+    before = resident()
+    steps.step()
+    assert 40e6 < resident() - before < 90e6
 
 
 def test_a_slow_rank_is_slow_once_a_step_from_its_step_on() -> None:

@@ -112,10 +112,10 @@ def _slow_rank() -> Scenario:
     at = 20
     return Scenario(
         name="slow-rank",
-        story=f"From step {at} on, each forward pass of rank 1 takes 0.3 s longer. All ranks take "
+        story=f"From step {at} on, each forward pass of rank 1 takes 0.4 s longer. All ranks take "
         "equally long for a step then: the slow one is the one that waits least.",
-        fault=f"slow-rank:rank=1,step={at},seconds=0.3",
-        steps=50,
+        fault=f"slow-rank:rank=1,step={at},seconds=0.4",
+        steps=54,
         at=at,
         rules=frozenset({"Straggler"}),
         rank=1,
