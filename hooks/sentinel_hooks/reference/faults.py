@@ -157,7 +157,10 @@ class Leak:
 
     def arm(self, trainer: Trainer, rank: int) -> None:
         kept: list[bytes] = []
-        size = round((self.mb or 0.0) * 1e6 + (self.percent or 0.0) / 100 * free_memory())
+        if self.mb is not None:
+            size = round(self.mb * 1e6)
+        else:
+            size = round((self.percent or 0.0) / 100 * free_memory())
 
         def leak() -> None:
             if rank == self.rank and trainer.engine.global_steps + 1 >= self.step:

@@ -12,6 +12,7 @@ Event = Literal[
     "fault",
     "noticed",
     "message",
+    "hold asked for",
     "daemon killed",
     "daemon back",
     "held",

@@ -32,11 +32,13 @@ class EmbeddedDaemon:
         if isinstance(news, AlertChanged) and news.state == "firing":
             self._fired.add(news.rule)
             self.chronicle.note("noticed", f"by {news.rule}", news.step)
-        elif isinstance(news, ActionNews) and news.record.state == "done":
+        elif isinstance(news, ActionNews):
             record = news.record
-            if record.action == "pause":
+            if (record.action, record.state) == ("pause", "requested"):
+                self.chronicle.note("hold asked for", f"by {record.by}")
+            elif (record.action, record.state) == ("pause", "done"):
                 self.chronicle.note("held", f"by {record.by}", record.step)
-            elif record.action == "resume":
+            elif (record.action, record.state) == ("resume", "done"):
                 self.chronicle.note("resumed", f"by {record.by}: {record.reason}", record.step)
 
     def front(self) -> int:

@@ -160,8 +160,8 @@ def _daemon_kill() -> Scenario:
     return Scenario(
         name="daemon-kill",
         story=f"From step {at} on, {batches} batches put a NaN into the output of {_MODULE} on "
-        "rank 1, and all ranks are held. The daemon, here a process of its own, is killed (kill "
-        "-9) while Slack takes its first message, and later started again.",
+        "rank 1. Once a hold has been asked for, the daemon, here a process of its own, is killed "
+        "(kill -9) while Slack takes its message, and then started again.",
         fault=f"nan:module={_MODULE},rank=1,step={at},batches={batches}",
         steps=75,
         at=at,

@@ -142,10 +142,10 @@ class SeparateDaemon:
             line = f"{action['action']} {action['state']} at step {action['step']}, {action['by']}"
             if self._is_new(line):
                 self.terminal.line(line)
-            if action["state"] == "done" and action["action"] == "pause":
-                self.chronicle.note("held", f"by {action['by']}", action["step"])
-            elif action["state"] == "done" and action["action"] == "resume":
-                self.chronicle.note("resumed", f"by {action['by']}", action["step"])
+            if action["action"] == "pause":
+                self.chronicle.note("hold asked for", f"by {action['by']}")
+                if action["state"] == "done":
+                    self.chronicle.note("held", f"by {action['by']}", action["step"])
 
     def _is_new(self, line: str) -> bool:
         new = line not in self._told

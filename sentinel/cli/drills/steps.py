@@ -49,10 +49,12 @@ async def look(stage: Stage) -> None:
 async def resume(stage: Stage) -> None:
     """A person lets the run go on, past the batches that the fault spoils."""
     stage.terminal.heading("a person decides")
-    past = max(0, stage.spoiled - (stage.chronicle.moments["held"].step or 0))
-    said = await stage.sentinel("resume", "--skip", str(past), "--lr-scale", str(LR_SCALE))
-    stage.terminal.line(said.decode().strip(), GOOD)
-    await stage.until(lambda: "resumed" in stage.chronicle.moments, "the run was resumed")
+    held_at = stage.chronicle.moments["held"].step
+    past = max(0, stage.spoiled - (held_at or 0))
+    answer = await stage.sentinel("resume", "--skip", str(past), "--lr-scale", str(LR_SCALE))
+    said = answer.decode().strip()
+    stage.terminal.line(said, GOOD)
+    stage.chronicle.note("resumed", f"by hand: {said.partition(', ')[2]}", held_at)
     stage.terminal.heading("training goes on")
 
 
@@ -68,18 +70,21 @@ async def end_job(stage: Stage) -> None:
 
 
 async def daemon_killed(stage: Stage) -> None:
-    """The daemon dies while Slack takes its first message, before it could know of that."""
+    """The daemon dies over a hold, while Slack takes a message, before it could know of that."""
 
     def strike() -> None:
-        if "daemon killed" not in stage.chronicle.moments:
+        moments = stage.chronicle.moments
+        if "hold asked for" in moments and "daemon killed" not in moments:
             stage.daemon.kill()
-            stage.chronicle.note("daemon killed", "before Slack had answered it")
+            stage.chronicle.note("daemon killed", "before Slack had answered its message")
 
     stage.on_message = strike
     await stage.until(
         lambda: "daemon killed" in stage.chronicle.moments, "the daemon was killed over a message"
     )
-    stage.terminal.line("the daemon is killed (kill -9), before Slack has answered it", BAD)
+    stage.terminal.line(
+        "the daemon is killed (kill -9), before Slack has answered its message", BAD
+    )
 
 
 async def daemon_back(stage: Stage) -> None:
