@@ -7,6 +7,7 @@ SentinelError               what went wrong, where, what was expected, what to d
 │   └── VersionError        a peer that speaks another major version
 ├── RuleError               a rule file or an expression that cannot be used
 ├── ControlError            an order that cannot be carried out now
+│   └── BadWeightsError     the run has weights that are not finite
 ├── StateError              a state directory that cannot be used
 │   └── StateTakenError     another daemon lives there
 ├── ReplayError             a recording or log that cannot be read
@@ -54,6 +55,10 @@ class RuleError(SentinelError):
 
 class ControlError(SentinelError):
     """An order that cannot be carried out now: no such run, not held, weights not finite."""
+
+
+class BadWeightsError(ControlError):
+    """A run is not let go on because its weights are not finite."""
 
 
 class StateError(SentinelError):

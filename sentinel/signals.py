@@ -513,6 +513,22 @@ _OURSELVES = (
         "1 once a rank's script has ended with an exception",
         made_by="engine",
     ),
+    Signal(
+        "last_good_at_risk",
+        "1",
+        _MAX,
+        _AROUND,
+        "1 while the next save is likely to remove the newest healthy checkpoint, too early",
+        made_by="engine",
+    ),
+    Signal(
+        "last_good_gone",
+        "1",
+        _MAX,
+        _AROUND,
+        "1 while no checkpoint is healthy, since the script has removed what was or would be",
+        made_by="engine",
+    ),
 )
 
 _LOGGED = (

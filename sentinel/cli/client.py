@@ -16,17 +16,19 @@ from sentinel.errors import ControlError, NoDaemonError, SentinelError
 
 if TYPE_CHECKING:  # the store takes a second to import, and a client does not need it
     from sentinel.store.shapes import IncidentJSON, StatusJSON
+    from sentinel.store.shelf import CheckpointJSON
 
 TIMEOUT = 10.0  # s
 _UNSENT = "sentinel_daemon_outbox_pending"
 
 
 class GivenJSON(TypedDict):
-    """An order that was given."""
+    """An order that was given; `rollback` is the tag of the checkpoint to be loaded, if any."""
 
     id: int
     action: str
     run: str
+    rollback: str
 
 
 class BecameJSON(TypedDict):
@@ -77,6 +79,10 @@ class Client:
         text = self._request("GET", "/metrics").decode()
         (value,) = re.findall(rf"^{_UNSENT} (\S+)$", text, re.MULTILINE)
         return int(float(value))
+
+    def checkpoints(self, run: str | None = None) -> list[CheckpointJSON]:
+        """Checkpoints of runs, in the order of saving."""
+        return cast("list[CheckpointJSON]", self._get("/api/checkpoints", run=run))
 
     def order(self, run: str, action: str, body: dict[str, object]) -> GivenJSON:
         """Give an order."""

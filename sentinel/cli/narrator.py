@@ -14,7 +14,9 @@ from sentinel.daemon.news import ActionNews, News, StateNews
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
 from sentinel.duration import in_words
+from sentinel.engine.rollback import steps_back
 from sentinel.engine.transition import ActionWanted, AlertChanged, Cause, IncidentChanged
+from sentinel.notify.message import plain
 
 EVERY = 5.0  # s between lines of progress
 
@@ -73,6 +75,11 @@ class Narrator:
             self.terminal.line(
                 f"incident: first {located(change.cause)}", OF_SEVERITY[change.severity]
             )
+            run = self.service.runs.get(change.run)
+            good = run.engine.checkpoints.last_good if run else None
+            if good and change.change == "opened":
+                back = steps_back(good, change.opened_step)
+                self.terminal.line(f"    last good checkpoint: {plain(good.tag)}, {back}")
 
     def _action(self, news: ActionNews) -> None:
         record = news.record
@@ -98,6 +105,9 @@ class Narrator:
         self.terminal.line(f"held after step {record.step}: {ranks}", BAD)
         self.terminal.line(f"    what happened: sentinel incidents {name} --state {state}")
         self.terminal.line(f"    to go on:      sentinel resume {name} --state {state}")
+        if run and run.engine.checkpoints.last_good:
+            go_back = f"sentinel resume {name} --rollback last-good --state {state}"
+            self.terminal.line(f"    to go back:    {go_back}")
         self.terminal.line(f"    to end it:     sentinel stop {name} --state {state}")
 
     def _state(self, news: StateNews) -> None:

@@ -10,6 +10,7 @@ import click
 
 from sentinel import address, wire
 from sentinel.duration import in_words, seconds_of
+from sentinel.engine.checkpoint import CLEAN_STEPS
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -79,11 +80,19 @@ def wait_option(function: F) -> F:
 
 
 def daemon_options(function: F) -> F:
-    """What both kinds of daemon take: `--rules`, `--observe`, `--slack-channel`."""
+    """What both kinds of daemon take: rules, what they may do, whom they tell."""
     observe = click.option("--observe", is_flag=True, help="Alert, but let no rule act on a run.")
     slack = click.option(
         "--slack-channel",
         metavar="CHANNEL",
         help="Where alerts go, with the token in $SLACK_BOT_TOKEN [default: $SLACK_CHANNEL].",
     )
-    return rules_option(observe(slack(function)))
+    clean = click.option(
+        "--clean-steps",
+        type=click.IntRange(0, 1_000_000),
+        default=CLEAN_STEPS,
+        show_default=True,
+        metavar="N",
+        help="How many clean steps have to follow a checkpoint for it to be healthy.",
+    )
+    return rules_option(observe(clean(slack(function))))

@@ -11,14 +11,18 @@ from sentinel import clock
 from sentinel.cli import record
 from sentinel.cli.client import BecameJSON, Client
 from sentinel.errors import ControlError, NoDaemonError
+from sentinel.notify.message import plain
 
 POLL = 0.1  # s
-_DONE = {"pause": "held after", "resume": "resumed after", "stop": "stopped after"}
+_DONE = {
+    "pause": "held after",
+    "resume": "resumed after",
+    "stop": "stopped after",
+    "checkpoint": "checkpoint saved after",
+}
 
 
-def give(
-    state: Path, run: str | None, action: str, *, wait: float, **body: float | bool | str
-) -> None:
+def give(state: Path, run: str | None, action: str, *, wait: float, **body: float | str) -> None:
     """Give an order, wait for `wait` seconds at most, and say what became of it.
 
     Raises `ControlError` when it is refused, comes to nothing, or has not happened by then.
@@ -26,6 +30,8 @@ def give(
     client = Client(state)
     name = record.the_run(client, run)
     given = client.order(name, action, dict(body))
+    if tag := given["rollback"]:
+        click.echo(f"{name}: rolling back to {plain(tag)}")
     if not wait:
         click.echo(f"{name}: {action} asked for")
         return

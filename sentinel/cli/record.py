@@ -13,6 +13,7 @@ from sentinel.signals import did_you_mean
 if TYPE_CHECKING:
     from sentinel.engine.coverage import RunCoverage
     from sentinel.store.shapes import IncidentJSON, StatusJSON
+    from sentinel.store.shelf import CheckpointJSON
     from sentinel.store.store import Store
 
 OVER = ("lost", "finished")
@@ -66,6 +67,23 @@ def incidents(state_dir: Path, run: str | None) -> list[IncidentJSON]:
     try:
         _check(run, [row.name for row in store.runs()])
         return store.incidents(run)
+    finally:
+        store.close()
+
+
+def checkpoints(state_dir: Path, run: str | None) -> list[CheckpointJSON]:
+    """The checkpoints of all runs, or of one. Raises as `status`."""
+    try:
+        return Client(state_dir).checkpoints(run)
+    except NoDaemonError as absence:
+        store = _open(state_dir, absence)
+    from sentinel.store.shelf import as_json
+
+    try:
+        names = [row.name for row in store.runs()]
+        _check(run, names)
+        chosen = names if run is None else [run]
+        return [one for name in chosen for one in as_json(name, store.checkpoints(name))]
     finally:
         store.close()
 

@@ -28,9 +28,46 @@ from sentinel.cli.order import give
     metavar="N",
     help="Leave out the next N batches.",
 )
-@click.option("--force", is_flag=True, help="Go on even with weights that are not finite.")
+@click.option(
+    "--rollback",
+    default="",
+    metavar="TAG",
+    help="Load this checkpoint first: its tag, or last-good for the newest healthy one.",
+)
+@click.option("--rewind", is_flag=True, help="With --rollback: go back in the data as well.")
+@click.option("--checkpoint", is_flag=True, help="Save the state as it stands first.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Go on with weights that are not finite, or from a checkpoint that is not good.",
+)
 def command(
-    run: str | None, state: Path, wait: float, lr_scale: float, skip: int, force: bool
+    run: str | None,
+    state: Path,
+    wait: float,
+    lr_scale: float,
+    skip: int,
+    rollback: str,
+    rewind: bool,
+    checkpoint: bool,
+    force: bool,
 ) -> None:
-    """Let RUN go on, which is held. RUN may be left out if only one goes on."""
-    give(state, run, "resume", wait=wait, lr_scale=lr_scale, skip_batches=skip, force=force)
+    """Let RUN go on, which is held. RUN may be left out if only one goes on.
+
+    What is asked for besides is done by all ranks or by none, in this order: --checkpoint,
+    --rollback, --rewind, --skip, --lr-scale.
+    """
+    if rewind and not rollback:
+        raise click.UsageError("--rewind goes with --rollback")
+    give(
+        state,
+        run,
+        "resume",
+        wait=wait,
+        lr_scale=lr_scale,
+        skip_batches=skip,
+        rollback=rollback,
+        rewind=rewind,
+        checkpoint=checkpoint,
+        force=force,
+    )

@@ -29,6 +29,7 @@ def command(
     state: Path,
     rules: str,
     observe: bool,
+    clean_steps: int,
     slack_channel: str | None,
     name: str | None,
     http: str,
@@ -47,7 +48,9 @@ def command(
     run = name if name is not None else default_name(command)
     if not run.strip() or len(run) > 200 or not run.isprintable() or "/" in run:
         raise click.BadParameter(f"{run!r}: up to 200 characters without '/'", param_hint="--name")
-    chosen = settings(state, rules, observe=observe, slack_channel=slack_channel)
+    chosen = settings(
+        state, rules, observe=observe, slack_channel=slack_channel, clean_steps=clean_steps
+    )
     raise_file_limit()
     terminal = Terminal()
     return run_loop(_run(Launch(command, run), chosen, parse_http_option(http), terminal))

@@ -34,7 +34,12 @@ def parse_http_option(text: str) -> HttpAddress | None:
 
 
 def settings(
-    state: Path, rules: str, *, observe: bool = False, slack_channel: str | None = None
+    state: Path,
+    rules: str,
+    *,
+    observe: bool,
+    slack_channel: str | None,
+    clean_steps: int,
 ) -> Settings:
     """What a daemon is told. Raises `RuleError` for rules that cannot be used."""
     from sentinel.daemon.service import Settings
@@ -43,4 +48,4 @@ def settings(
 
     loaded = rulefile.load(rulefile.resolve_pack(rules))
     receiver = SlackReceiver.from_environment(state, channel=slack_channel)
-    return Settings(state, loaded, observe=observe, receiver=receiver)
+    return Settings(state, loaded, observe=observe, receiver=receiver, clean_steps=clean_steps)

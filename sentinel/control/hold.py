@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from sentinel.control.outcome import OPEN, UNATTENDED, Outcome
-from sentinel.errors import ControlError
+from sentinel.errors import BadWeightsError, ControlError
 from sentinel.wire import HoldOrder, Remedies, ResumeOrder, Standing, StopOrder
 
 LEAD = 2  # steps beyond the highest known to have begun, at least
@@ -23,9 +23,11 @@ PATIENCE = 120.0  # s without any report before an order is given up
 
 _UNANSWERED = f"no rank answered within {PATIENCE:g} s"
 
-Action = Literal["pause", "resume", "stop"]
+Action = Literal["pause", "resume", "stop", "checkpoint"]
 RunState = Literal["running", "pausing", "held", "resuming"]
 ActionState = Literal["requested", "done", "failed", "refused", "lapsed"]
+
+_ACTIONS: dict[str, Action] = {"hold": "pause", "stop": "stop", "checkpoint": "checkpoint"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class RunControl:
         step: int,
         step_seconds: float,
         now: float,
-        then: Literal["hold", "stop"] = "hold",
+        then: Literal["hold", "stop", "checkpoint"] = "hold",
         hold_for: float = 7200.0,
         unattended: Literal["resume", "stop", "hold"] = "resume",
         lease: float = 60.0,
@@ -148,7 +150,7 @@ class RunControl:
                 f"run {self.run} cannot be resumed with {', '.join(lacking)}: "
                 f"its trainer offers {', '.join(sorted(self.offers)) or 'no remedy'}"
             )
-        if not force:
+        if not (force or remedies.rollback):
             self._check_weights()
         self._resume = ResumeOrder(held.epoch, by, remedies)
         self._resume_at = now
@@ -164,7 +166,7 @@ class RunControl:
         bad = {rank: name for rank, name in self.weights.items() if name}
         if bad:
             rank, name = min(bad.items())
-            raise ControlError(
+            raise BadWeightsError(
                 f"run {self.run} has non-finite weights ({name} on rank {rank}): it would go on "
                 "with NaN; stop it and restart from a checkpoint, or use --force"
             )
@@ -173,6 +175,32 @@ class RunControl:
                 f"only {len(self.weights)} of {self.world_size} ranks of run {self.run} have "
                 "said yet whether their weights are finite; try again, or use --force"
             )
+
+    def checkpoint(
+        self,
+        *,
+        by: str,
+        reason: str,
+        step: int,
+        step_seconds: float,
+        now: float,
+        lease: float = 60.0,
+    ) -> list[Effect]:
+        """Order that all ranks save a checkpoint after the same step, and go on.
+
+        Raises `ControlError` when the trainer cannot, and when the run is held or about to be.
+        """
+        if "save_checkpoint" not in self.offers:
+            raise ControlError(f"the trainer of run {self.run} cannot save a checkpoint")
+        return self.pause(
+            by=by,
+            reason=reason,
+            step=step,
+            step_seconds=step_seconds,
+            now=now,
+            then="checkpoint",
+            lease=lease,
+        )
 
     def stop(
         self, *, by: str, step: int, step_seconds: float, now: float, lease: float = 60.0
@@ -309,14 +337,12 @@ class RunControl:
         return ask.order
 
     def _of_ask(self, ask: _Ask, state: ActionState, step: int, now: float, why: str) -> Record:
-        action: Action = "stop" if ask.order.then == "stop" else "pause"
+        action = _ACTIONS[ask.order.then]
         name = f"{ask.order.asked}/{action}"
         return Record(name, action, state, step, ask.order.by, now, why, ask.incident)
 
     def _of_hold(self, outcome: Outcome, state: ActionState, now: float) -> Record:
-        action: Action = "pause"
-        if outcome.then == "stop" or outcome.phase == "stopped":
-            action = "stop"
+        action = "stop" if outcome.phase == "stopped" else _ACTIONS.get(outcome.then, "pause")
         why = outcome.refused or outcome.reason
         name = f"{outcome.asked}/{action}"
         return Record(name, action, state, outcome.step, outcome.by, now, why)

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import pwd
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -17,8 +18,9 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from sentinel import __version__, clock, wire
+from sentinel.daemon import way_back
 from sentinel.daemon.metrics import CONTENT_TYPE, exposition
-from sentinel.daemon.orders import Request
+from sentinel.daemon.orders import ActionName, Request
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
@@ -27,6 +29,7 @@ from sentinel.engine.rule import Unattended
 from sentinel.errors import ControlError, SentinelError, StateError
 from sentinel.signals import did_you_mean
 from sentinel.store.shapes import StatusJSON
+from sentinel.store.shelf import CheckpointJSON, as_json
 
 MAX_BODY = 64 * 1024  # bytes
 
@@ -34,7 +37,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class PauseBody(Struct, forbid_unknown_fields=True):
-    """What may be said with a pause or a stop. `by` counts only where the kernel names nobody."""
+    """What may be said with any order. `by` counts only where the kernel names nobody."""
 
     by: Annotated[str, Meta(max_length=100)] = ""
 
@@ -51,7 +54,16 @@ class ResumeBody(PauseBody, forbid_unknown_fields=True):
 
     lr_scale: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     skip_batches: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    rollback: Annotated[str, Meta(max_length=512)] = ""
+    checkpoint: bool = False
+    rewind: bool = False
     force: bool = False
+
+    def remedies(self) -> wire.Remedies:
+        """What is to be done before training goes on."""
+        return wire.Remedies(
+            self.lr_scale, self.skip_batches, self.rollback, self.checkpoint, self.rewind
+        )
 
 
 Body = TypeVar("Body", bound=PauseBody)
@@ -70,6 +82,7 @@ def application(service: Service) -> web.Application:
             web.get("/api/status", api.status),
             web.get("/api/coverage", api.coverage),
             web.get("/api/incidents", api.incidents),
+            web.get("/api/checkpoints", api.checkpoints),
             web.get("/api/actions/{id}", api.action),
             web.post("/api/runs/{run}/{action}", api.order),
             *_readable(service),
@@ -134,6 +147,23 @@ class Api:
             raise await self._no_such(wanted)
         return _json(await self._service.ledger.call(lambda: self._service.store.incidents(wanted)))
 
+    async def checkpoints(self, request: web.Request) -> web.Response:
+        """The checkpoints of all runs that are known, or of one, in the order of saving."""
+        wanted, names = request.query.get("run"), await self._names()
+        if wanted is not None and wanted not in names:
+            raise await self._no_such(wanted)
+        shown: list[CheckpointJSON] = []
+        for name in names if wanted is None else [wanted]:
+            run = self._service.runs.get(name)
+            if run is not None:
+                known = run.engine.checkpoints.all()
+            else:
+                known = await self._service.ledger.call(
+                    partial(self._service.store.checkpoints, name)
+                )
+            shown += as_json(name, known)
+        return _json(shown)
+
     async def action(self, request: web.Request) -> web.Response:
         """What became of one action."""
         wanted = request.match_info["id"]
@@ -154,12 +184,11 @@ class Api:
         raise NotFoundError(f"there is no action {wanted}")
 
     async def order(self, request: web.Request) -> web.Response:
-        """Pause, resume or stop a run: `{"id": ..., "action": ..., "run": ...}`."""
+        """Give an order to a run: `{"id": ..., "action": ..., "run": ..., "rollback": ...}`."""
         run_name, action = request.match_info["run"], request.match_info["action"]
         if action == "resume":
             resume = await _body(request, ResumeBody)
-            remedies = wire.Remedies(resume.lr_scale, resume.skip_batches)
-            asked = Request("resume", _who(request, resume), remedies, resume.force)
+            asked = Request("resume", _who(request, resume), resume.remedies(), resume.force)
         elif action == "pause":
             pause = await _body(request, HoldBody)
             asked = Request(
@@ -168,15 +197,19 @@ class Api:
                 hold_for=pause.hold_for,
                 unattended=pause.unattended,
             )
-        elif action == "stop":
-            asked = Request("stop", _who(request, await _body(request, PauseBody)))
+        elif action == "stop" or action == "checkpoint":
+            named: ActionName = "stop" if action == "stop" else "checkpoint"
+            asked = Request(named, _who(request, await _body(request, PauseBody)))
         else:
-            raise NotFoundError(f"there is no action {action!r}: expected pause, resume or stop")
+            raise NotFoundError(
+                f"there is no action {action!r}: expected pause, resume, stop or checkpoint"
+            )
         run = self._service.runs.get(run_name)
         if run is None or not run.active:
             raise await self._gone(run_name, run, asked)
-        action_id = await run.orders.ask(asked, run.incident)
-        return _json({"id": action_id, "action": action, "run": run_name})
+        action_id, given = await way_back.ask(run, asked)
+        rollback = given.remedies.rollback
+        return _json({"id": action_id, "action": action, "run": run_name, "rollback": rollback})
 
     async def _gone(self, name: str, run: Run | None, asked: Request) -> SentinelError:
         """Why a run that is not there takes no order; on record if there ever was one."""

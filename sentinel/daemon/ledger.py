@@ -14,6 +14,7 @@ from typing import TypeVar
 from sentinel import clock
 from sentinel.control.hold import Record
 from sentinel.daemon.counts import Counts
+from sentinel.engine.checkpoint import Checkpoint
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
@@ -74,6 +75,7 @@ class Ledger:
                 step=new.step,
                 state=new.state,
                 incident=new.incident,
+                reason=new.reason,
                 detail=new.detail,
                 order=new.order,
             )
@@ -138,6 +140,17 @@ class Ledger:
                 saved()
 
         self._submit(save, done)
+
+    def save_checkpoints(
+        self, run: str, checkpoints: Sequence[Checkpoint], at: float, failed: Callable[[], None]
+    ) -> None:
+        """Save how these checkpoints of a run stand; call `failed` if that could not be done."""
+
+        def save() -> bool:
+            self._store.save_checkpoints(run, checkpoints, at)
+            return True
+
+        self._submit(save, lambda was_saved: None if was_saved else failed())
 
     async def call(self, work: Callable[[], T]) -> T:
         """Do this with the store in its turn. Raises what it raises, such as `StateError`."""

@@ -37,6 +37,8 @@ class Leftovers:
         self._expected.pop(run.name, None)
         row = next((row for row in self._store.runs() if row.name == run.name), None)
         incident = self._store.open_incident(run.name)
+        if row is not None:
+            run.adopt_checkpoints(self._store.checkpoints(run.name), row.step)
         if (
             row is not None
             and row.state != "finished"

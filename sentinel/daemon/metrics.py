@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from sentinel import __version__, clock
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
+from sentinel.engine.checkpoint import State
 from sentinel.engine.coverage import SignalState
 from sentinel.signals import DROPS
 from sentinel.store.shapes import RunState
@@ -44,6 +45,7 @@ class _Collector(Collector):
         runs = [*self._service.runs.values()]
         yield from _of_training(runs)
         yield from _of_judgment(runs)
+        yield from _of_checkpoints(runs)
         yield from _of_coverage(runs)
         yield from _of_hooks(runs)
         yield from self._of_daemon()
@@ -159,6 +161,20 @@ def _of_judgment(runs: list[Run]) -> Iterator[Metric]:
         for severity, number in sorted(run.incidents.items()):
             incidents.add_metric([run.name, severity], number)
     yield from (firing, incidents)
+
+
+def _of_checkpoints(runs: list[Run]) -> Iterator[Metric]:
+    good = _family(
+        "sentinel_last_good_step", "Step of the newest healthy checkpoint, where there is one."
+    )
+    number = _family("sentinel_checkpoints", "Checkpoints by how they stand.", "state")
+    for run in runs:
+        if (last := run.engine.checkpoints.last_good) and last.step is not None:
+            good.add_metric([run.name], last.step)
+        states = Counter(one.state for one in run.engine.checkpoints.all())
+        for state in get_args(State):
+            number.add_metric([run.name, state], states[state])
+    yield from (good, number)
 
 
 def _of_coverage(runs: list[Run]) -> Iterator[Metric]:

@@ -34,7 +34,7 @@ LAPSE_AFTER = 30.0  # s after a restart, for ranks to tell what became of older 
 
 NOTHING = wire.Remedies()
 
-ActionName = Literal["pause", "resume", "stop"]
+ActionName = Literal["pause", "resume", "stop", "checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,16 @@ class Position:
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks of a run. A pause holds for `hold_for` seconds; then `unattended`."""
+    """What a person asks of a run. A pause holds for `hold_for` seconds; then `unattended`.
+
+    `reason` is what is to be on the record about it.
+    """
 
     action: ActionName
     by: str
     remedies: wire.Remedies = NOTHING
     force: bool = False
+    reason: str = ""
     hold_for: float = wire.HOLD_FOR
     unattended: Unattended = "resume"
 
@@ -226,6 +230,15 @@ class Orders:
                 now=now,
                 lease=at.lease,
             )
+        if request.action == "checkpoint":
+            return control.checkpoint(
+                by=request.by,
+                reason=f"asked for by {request.by}",
+                step=at.step,
+                step_seconds=at.step_seconds,
+                now=now,
+                lease=at.lease,
+            )
         return control.pause(
             by=request.by,
             reason=f"asked for by {request.by}",
@@ -253,6 +266,7 @@ class Orders:
             request.by,
             clock.steady(),
             incident=incident,
+            reason=request.reason,
             detail=detail,
             order=request.order(),
         )

@@ -13,6 +13,8 @@ from sentinel import wire
 from sentinel.daemon.holding import standstill
 from sentinel.daemon.news import StateNews
 from sentinel.daemon.orders import Desk, Orders, Position
+from sentinel.daemon.shelf import Shelf
+from sentinel.engine.checkpoint import Checkpoint
 from sentinel.engine.roster import RankState
 from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import (
@@ -53,6 +55,7 @@ class Run:
         self.name = name
         self.engine = engine
         self.orders = Orders(name, now, desk, self.position, self._broadcast)
+        self.shelf = Shelf(name, engine.checkpoints, desk.ledger)
         self.command = ""
         self.ended: float | None = None
         self.saved = False  # whether its end is on record
@@ -189,6 +192,10 @@ class Run:
         self.orders.adopt(hold, now)
         self.adopt_incident(incident)
 
+    def adopt_checkpoints(self, known: Sequence[Checkpoint], step: int) -> None:
+        """Go on with what is on record of this run's checkpoints, whichever job saved them."""
+        self.engine.checkpoints.adopt(known, step)
+
     def adopt_incident(self, incident: OpenIncident | None) -> None:
         """Go on with an incident that was open when this run was last seen."""
         if incident is None:
@@ -221,6 +228,8 @@ class Run:
             self._judge(partial(self.engine.feed, rank, message, now))
             if isinstance(message, wire.Heartbeat) and message.outcome:
                 self.orders.heard(message.outcome, now)
+            elif isinstance(message, wire.Checkpoint):
+                self.shelf.heard(now)
         if isinstance(message, wire.Goodbye):
             self._settle(now)
         self.tell_state()
@@ -230,6 +239,7 @@ class Run:
         if self.active:
             self._judge(partial(self.engine.tick, now))
             self.orders.tick(now)
+        self.shelf.keep(now)
         self._settle(now)
 
     def end(self, now: float, *, well: bool) -> None:

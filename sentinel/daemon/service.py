@@ -29,6 +29,7 @@ from sentinel.daemon.orders import Desk
 from sentinel.daemon.run import Run
 from sentinel.daemon.session import Session
 from sentinel.daemon.view import rows_of
+from sentinel.engine.checkpoint import CLEAN_STEPS
 from sentinel.engine.rule import Rule
 from sentinel.engine.run import RunEngine
 from sentinel.errors import SentinelError, StateError, WireError
@@ -48,12 +49,16 @@ LINGER = 1.0  # s for connections to end
 
 @dataclass(frozen=True)
 class Settings:
-    """What a daemon is told at its start. `observe`: rules may not act."""
+    """What a daemon is told at its start. `observe`: rules may not act.
+
+    `clean_steps` have to follow a checkpoint for it to be healthy.
+    """
 
     state_dir: Path
     rules: Sequence[Rule]
     observe: bool = False
     receiver: Receiver | None = None
+    clean_steps: int = CLEAN_STEPS
 
 
 class Service:
@@ -118,6 +123,8 @@ class Service:
         await self._empty()
         await self.ledger.call(lambda: None)  # saves that go on would stand in the way of this one
         self._save(last=True)
+        for run in self.runs.values():
+            run.shelf.keep(clock.steady())
         await self.ledger.close()
         await self._stop_delivering()
         await asyncio.get_running_loop().run_in_executor(self._flusher, self._flush)
@@ -175,7 +182,9 @@ class Service:
             raise WireError(f"{hello.run!r} cannot name a run")
         if hello.run not in self.runs:
             self._make_room()
-        run = Run(hello.run, RunEngine(hello.run, self.settings.rules), self.desk, now)
+        chosen = self.settings
+        engine = RunEngine(hello.run, chosen.rules, clean_steps=chosen.clean_steps)
+        run = Run(hello.run, engine, self.desk, now)
         run.check(hello)
         run.command = self._commands.get(hello.run, "")
         self.leftovers.hand_over(run, hello, self.ledger, now)

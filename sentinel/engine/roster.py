@@ -179,6 +179,12 @@ class Roster:
             self._behind -= 1
         return back
 
+    def era_of(self, state: RankState, step: int) -> int:
+        """The era in which a rank has done this step, of which its frame may be still to come."""
+        if step >= state.at:
+            return state.era
+        return self.era + (state.era == self.era)  # it has gone back
+
     def reach(self, state: RankState, step: int) -> None:
         """Take in that a rank is in the middle of this step, which it may never end."""
         if state.era == self.era:
@@ -256,9 +262,13 @@ class Pulse:
     Whoever has said farewell is neither silent nor lost, nor does it stall, and nobody was silent
     or stalled before `awake`, when it was the engine that heard nothing. A rank that dies without
     a word makes others fail: while it is in doubt whether one has, nothing is said of failures.
+    What is true `of_run`, or not known (None), is so for every rank.
     """
 
-    def __init__(self, roster: Roster, now: float, awake: float) -> None:
+    def __init__(
+        self, roster: Roster, of_run: Mapping[str, float | None], now: float, awake: float
+    ) -> None:
+        self._of_run = of_run
         since = [now if s.goodbye is not None else max(s.last_seen, awake) for s in roster.slots]
         moved = [now if s.goodbye is not None else max(s.moved, awake) for s in roster.slots]
         self._by_rank = {
@@ -272,11 +282,19 @@ class Pulse:
 
     def read(self, reading: Reading) -> Values:
         """The elements of a signal that the engine makes."""
+        if reading.signal in self._of_run:
+            return self._whole(self._of_run[reading.signal], by_rank=reading.by_rank)
         values = np.array(self._by_rank[reading.signal])
         missing = reading.signal in self._missing
         if reading.by_rank:
             return Values(values, np.full(values.shape, missing))
         return Values(values.max(initial=-np.inf), np.asarray(missing or not values.size))
+
+    def _whole(self, value: float | None, *, by_rank: bool) -> Values:
+        shape = (len(self._by_rank["silence"]),) if by_rank else ()
+        return Values(
+            np.full(shape, np.nan if value is None else value), np.full(shape, value is None)
+        )
 
 
 def _lags(ranks: Sequence[RankState], now: float) -> list[float]:

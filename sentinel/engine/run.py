@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel.engine.annotation import UNKNOWN, Facts
+from sentinel.engine.checkpoint import CLEAN_STEPS, Checkpoints
+from sentinel.engine.clean import verdict
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.culprit import located
 from sentinel.engine.expression import RANK_AXIS
@@ -25,6 +27,7 @@ from sentinel.engine.survey import survey
 from sentinel.engine.transition import AlertChanged, Cause, Severity, Transition
 from sentinel.wire import (
     MAX_SERIES,
+    Checkpoint,
     Coverage,
     Extension,
     Finding,
@@ -48,13 +51,22 @@ class RunEngine:
 
     `ranks`, `world_size`, `step` (the last one judged) and `latest` say how the run stands.
     `skipped` counts the judged steps that the optimizer skipped, each time they were done.
+    `checkpoints` are those of the run; `clean_steps` after one make it healthy.
     `frames`, `gaps`, `refused` (by reason), `rule_errors` (by rule, which is then off) and
     `overrun` say how well it could be seen; the last counts how often too many steps were waiting
     at once, so that slow ranks were waited for no longer.
     """
 
-    def __init__(self, run: str, rules: Sequence[Rule], *, patience: float = 30.0) -> None:
+    def __init__(
+        self,
+        run: str,
+        rules: Sequence[Rule],
+        *,
+        patience: float = 30.0,
+        clean_steps: int = CLEAN_STEPS,
+    ) -> None:
         self.run = run
+        self.checkpoints = Checkpoints(clean_steps)
         self.step = 0
         self.skipped = 0
         self.frames = 0
@@ -138,6 +150,9 @@ class RunEngine:
                 self._extend(state, message)
             elif isinstance(message, Coverage):
                 state.coverage.change(message)
+            elif isinstance(message, Checkpoint):
+                era = self._roster.era_of(state, message.step)
+                self.checkpoints.saved(rank, message, era, self._roster.world_size, now)
             elif isinstance(message, Goodbye):
                 self._roster.farewell(state, message.reason, message.detail)
                 if state.failed:
@@ -322,6 +337,8 @@ class RunEngine:
             self._judging.went_back()
         self.step, self._judged = step, place
         self._collect(self._judging.step(self._last, self._columns.axes, step, now), now)
+        of_step = verdict(step, self._last.reduced, self._judging.alerts.values())
+        self.checkpoints.judged(place[0], step, of_step)
         self._settle(now)
         self._told += self._incidents.step_judged(now)
 
@@ -333,7 +350,7 @@ class RunEngine:
 
     def _pulse(self, now: float) -> None:
         """Judge what the clock brings."""
-        pulse = Pulse(self._roster, now, self._awake)
+        pulse = Pulse(self._roster, self.checkpoints.signals(), now, self._awake)
         step = self._roster.front
         self._collect(self._judging.pulse(pulse, self._columns.axes, step, now), now)
 
@@ -397,9 +414,9 @@ class RunEngine:
         return located(cause, labels, found)
 
     def _detail(self, cause: Cause) -> str:
-        """What the rank said of it, in its own words."""
+        """What the rank said of it, in its own words; of a checkpoint, which one it is."""
         if cause.rank is None:
-            return ""
+            return self.checkpoints.detail(cause.signal)
         if cause.signal == "failed" and cause.rank in self._roster.ranks:
             return self._roster.ranks[cause.rank].detail
         finding = self._findings.get((cause.rank, cause.step, cause.signal))

@@ -42,8 +42,9 @@ def blocks(text: Text) -> list[Block]:
         fields = [f"*{escape(label)}*\n{code(value)}" for label, value in text.facts]
         shown = [_mrkdwn(_cut(field, _FIELD)) for field in fields[:_FIELDS]]
         built.append({"type": "section", "fields": shown})
-    if text.done:
-        built.append(_section(f"*What Sentinel did*\n{escape(text.done)}"))
+    did = f"*What Sentinel did*\n{escape(text.done)}" if text.done else ""
+    if lines := [line for line in (did, escape(text.way_back)) if line]:
+        built.append(_section("\n".join(lines)))
     if text.alerts:
         lines = [f"• {escape(alert)}" for alert in text.alerts]
         more = [f"• and {text.more_alerts} more"] if text.more_alerts else []

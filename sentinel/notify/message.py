@@ -36,6 +36,7 @@ class Text:
     summary: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     done: str = ""
+    way_back: str = ""
     alerts: tuple[str, ...] = ()
     more_alerts: int = 0
     advice: str = ""
@@ -68,6 +69,7 @@ def compose(notice: Notice, station: Station) -> Text:
         summary=plain(notice.summary, _PROSE),
         facts=_facts(notice),
         done=_done(notice),
+        way_back=_way_back(notice),
         alerts=tuple(_alert(alert) for alert in notice.alerts[:_ALERTS]),
         more_alerts=max(0, notice.alert_count - min(len(notice.alerts), _ALERTS)),
         advice=plain(notice.advice, _PROSE),
@@ -95,6 +97,7 @@ def compose_reply(kind: str, notice: Notice, station: Station) -> Text:
         headline=_done(notice),
         summary=_warning(notice),
         facts=_terms(notice) if kind == "held" else (),
+        way_back=_way_back(notice) if kind == "held" else "",
         advice=plain(notice.advice, _PROSE) if kind == "held" else "",
         host=station.host,
         commands=_commands(notice, station) if kind == "held" else (),
@@ -112,6 +115,7 @@ def _reminder(kind: str, notice: Notice, station: Station) -> Text:
         headline=soon if kind == "ending" else still,
         summary=_warning(notice),
         facts=_terms(notice),
+        way_back=_way_back(notice),
         host=station.host,
         commands=_commands(notice, station),
         footer=_footer(notice),
@@ -201,6 +205,14 @@ def _done(notice: Notice) -> str:
     return sentences.get((action.action, action.state), other)
 
 
+def _way_back(notice: Notice) -> str:
+    good = notice.last_good
+    if good is None or notice.incident.state == "resolved":
+        return ""
+    many = "s" * (good.back != 1)
+    return f"Last good checkpoint: {plain(good.tag)}, {good.back} step{many} back."
+
+
 def _alert(alert: Alert) -> str:
     labels = ", ".join(
         f"{plain(key, 40)}={plain(value, 80)}" for key, value in alert.labels.items()
@@ -218,9 +230,12 @@ def _commands(notice: Notice, station: Station) -> tuple[Command, ...]:
         return ()  # a name that cannot be shown cannot be typed either
     latest = _latest(notice)
     if latest and _pauses(latest):
+        resume = f"sentinel resume {run}"
+        back = Command(f"{resume} --rollback last-good {state}", "load the last good checkpoint")
         return (
-            Command(f"sentinel resume {run} {state}", "go on (refused if weights are not finite)"),
-            Command(f"sentinel resume {run} --lr-scale 0.5 {state}", "go on, learning rate halved"),
+            Command(f"{resume} {state}", "go on (refused if weights are not finite)"),
+            Command(f"{resume} --lr-scale 0.5 {state}", "go on, learning rate halved"),
+            *([back] if notice.last_good else []),
             Command(f"sentinel stop {run} {state}", "end the run cleanly"),
         )
     if incident.state == "resolved" or (latest and latest.action == "stop"):
@@ -241,7 +256,7 @@ def as_text(text: Text) -> str:
     """The whole message as lines of plain text."""
     lines = [text.headline, text.summary]
     lines += [f"{label}: {value}" for label, value in text.facts]
-    lines += [text.done, *(f"- {alert}" for alert in text.alerts)]
+    lines += [text.done, text.way_back, *(f"- {alert}" for alert in text.alerts)]
     lines += [f"- and {text.more_alerts} more"] if text.more_alerts else []
     lines += [text.advice]
     lines += [f"On {text.host}:"] if text.commands else []

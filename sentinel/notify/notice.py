@@ -77,6 +77,14 @@ class Hold(Struct, frozen=True):
     terms: HoldTerms = HoldTerms()
 
 
+class LastGood(Struct, frozen=True):
+    """The newest healthy checkpoint; `back`: how many steps before this it was saved."""
+
+    tag: str
+    step: int = 0
+    back: int = 0
+
+
 class Notice(Struct, frozen=True):
     """Everything a message can say. `about` is the action that caused it, if one did.
 
@@ -93,6 +101,7 @@ class Notice(Struct, frozen=True):
     advice: str = ""
     escalated: bool = False
     hold: Hold | None = None
+    last_good: LastGood | None = None
 
 
 _decoder = msgspec.json.Decoder(Notice)

@@ -12,9 +12,10 @@ from typing import Literal, TypedDict
 
 import msgspec
 
+from sentinel.engine.checkpoint import newest_healthy
 from sentinel.engine.transition import IncidentChanged
 from sentinel.held import HoldTerms
-from sentinel.store import reading
+from sentinel.store import reading, shelf
 from sentinel.store.database import Row, rows
 from sentinel.store.shapes import ActionRow, AlertJSON, IncidentJSON
 
@@ -50,6 +51,14 @@ class HoldNote(TypedDict):
     terms: HoldTerms
 
 
+class LastGood(TypedDict):
+    """The newest healthy checkpoint, and how many steps before the incident it was saved."""
+
+    tag: str
+    step: int
+    back: int
+
+
 class Payload(TypedDict):
     """All that a message needs. `alerts` and `actions` are bounded, `alert_count` is not.
 
@@ -68,6 +77,7 @@ class Payload(TypedDict):
     advice: str
     escalated: bool
     hold: HoldNote | None
+    last_good: LastGood | None
 
 
 @dataclass(frozen=True)
@@ -202,7 +212,20 @@ def _payload(
         "advice": reading.text(culprit["advice"]) if culprit else "",
         "escalated": escalated,
         "hold": hold,
+        "last_good": _last_good(connection, incident, about),
     }
+
+
+def _last_good(
+    connection: sqlite3.Connection, incident: IncidentJSON, about: ActionNote | None
+) -> LastGood | None:
+    """What a person can go back to, from where the run is as far as is known."""
+    good = newest_healthy(shelf.read(connection, incident["run"]))
+    if good is None or good.step is None:
+        return None
+    (run,) = rows(connection, "SELECT step FROM runs WHERE name = ?", (incident["run"],))
+    steps = (incident["opened_step"], about["step"] if about else 0, reading.whole(run["step"]))
+    return {"tag": good.tag, "step": good.step, "back": max(0, max(steps) - good.step)}
 
 
 def _culprit(alerts: list[Row], incident: IncidentJSON) -> Row | None:

@@ -240,7 +240,32 @@ def _holds(tables: Tables) -> None:
     tables.execute("ALTER TABLE runs ADD COLUMN hold_reminded REAL")
 
 
+def _checkpoints(tables: Tables) -> None:
+    """Checkpoints of runs, and how each stands; `lacking` is a JSON array of ranks."""
+    tables.create_table(
+        "checkpoints",
+        {
+            "run": str,
+            "folder": str,
+            "tag": str,
+            "step": int,
+            "saved_at": float,
+            "seconds": float,
+            "state": str,
+            "why": str,
+            "clean_steps": int,
+            "lacking": str,
+            "taint": str,
+            "abandoned": int,
+            "gone": int,
+        },
+        pk=("run", "folder", "tag"),
+        foreign_keys=[("run", "runs", "name")],
+        not_null=["seconds", "state", "why", "clean_steps", "lacking", "taint", "gone"],
+    )
+
+
 SCHEMA = Schema(
     application_id=0x53656E74,
-    migrations=(_first, _coverage, _culprits, _collectives, _journal, _holds),
+    migrations=(_first, _coverage, _culprits, _collectives, _journal, _holds, _checkpoints),
 )

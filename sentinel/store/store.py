@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from sentinel.engine.checkpoint import Checkpoint
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
-from sentinel.store import journal, location, reading, saving, writing
+from sentinel.store import journal, location, reading, saving, shelf, writing
 from sentinel.store.database import Database
 from sentinel.store.journal import Break, Detail, Link
 from sentinel.store.notices import unrecorded
@@ -176,6 +177,17 @@ class Store:
                 saving.save_run(connection, run, ranks)
             for report in coverage:
                 saving.save_coverage(connection, report)
+
+    def save_checkpoints(self, run: str, checkpoints: Iterable[Checkpoint], at: float) -> None:
+        """Insert or update these checkpoints of a run."""
+        with self._database.transaction() as connection:
+            writing.know_run(connection, run, at)
+            shelf.write(connection, run, checkpoints)
+
+    def checkpoints(self, run: str) -> list[Checkpoint]:
+        """The checkpoints of a run as last recorded, in the order in which they were saved."""
+        with self._database.snapshot() as connection:
+            return shelf.read(connection, run)
 
     def add_action(
         self,

@@ -89,7 +89,9 @@ def test_what_people_read_names_all_that_matters(held: tuple[Daemon, FakeJob]) -
     assert f"pause done at step {job.step} by rule:NonFiniteUpdate" in shown
 
 
-@pytest.mark.parametrize("command", ["status", "incidents", "pause", "resume", "stop"])
+@pytest.mark.parametrize(
+    "command", ["status", "incidents", "checkpoints", "pause", "resume", "stop", "checkpoint"]
+)
 def test_a_run_that_is_not_there_is_said_with_what_is_close(
     held: tuple[Daemon, FakeJob], command: str
 ) -> None:
@@ -98,7 +100,9 @@ def test_a_run_that_is_not_there_is_said_with_what_is_close(
     assert done.stderr == "sentinel: there is no run 'runn', did you mean 'run'?\n"
 
 
-@pytest.mark.parametrize("command", ["status", "incidents", "pause", "resume", "stop"])
+@pytest.mark.parametrize(
+    "command", ["status", "incidents", "checkpoints", "pause", "resume", "stop", "checkpoint"]
+)
 def test_a_directory_that_is_not_there_is_said(tmp_path: Path, command: str) -> None:
     done = sentinel(command, "--state", tmp_path / "nope")
     assert done.returncode == 1
@@ -125,6 +129,8 @@ def test_a_directory_that_is_no_state_directory_is_said(tmp_path: Path) -> None:
         ["resume", "--lr-scale", "0"],
         ["resume", "--lr-scale", "much"],
         ["resume", "--skip", "-1"],
+        ["resume", "--rewind"],
+        ["daemon", "--clean-steps", "-1"],
         ["pause", "--wait", "-1"],
         ["pause", "--hold-for", "soon"],
         ["pause", "--hold-for", "31d"],

@@ -128,7 +128,8 @@ def test_the_rank_that_was_gone_first_is_the_one_that_is_named(tmp_path: Path) -
 
 def test_a_nan_is_told_held_resumed_by_another_process_and_summed_up(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    process = run(state, *JOB, "steps", "5", "nan", "steps", "20", "finish")
+    words = ("steps", "2", "save", "steps", "3", "nan", "steps", "20", "finish")
+    process = run(state, *JOB, *words, options=("--clean-steps", "2"))
 
     def held() -> bool:
         done = sentinel("status", "--json", "--state", state)
@@ -143,7 +144,9 @@ def test_a_nan_is_told_held_resumed_by_another_process_and_summed_up(tmp_path: P
     for told in (
         "in layers.1.mlp on rank 1 (node-1, cpu) at step 6",
         "critical: NonFiniteUpdate",
+        "last good checkpoint: step2, 4 steps back",
         "held after step",
+        "--rollback last-good",
         "ranks 0, 1",
         "sentinel resume",
         "resume done after step",

@@ -1,6 +1,7 @@
 """A command for `sentinel run`: a job of fake ranks that goes as its arguments say.
 
-`steps N`, `nan` (applied on rank 1, then stands until told), `finish`, `vanish`, `die`, `exit N`.
+`steps N`, `save`, `nan` (applied on rank 1, then stands until told), `finish`, `vanish`, `die`,
+`exit N`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import sys
 import time
 
-from sentinel import address
+from sentinel import address, wire
 from sentinel.control.barrier import Verdict
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.scenes import APPLIED_NAN
@@ -24,6 +25,10 @@ def main() -> None:
             for _ in range(int(next(words))):
                 job.train()
                 time.sleep(0.001)
+        elif word == "save":
+            tag = f"step{job.step}"
+            for rank in job.ranks:
+                rank.send(wire.Checkpoint(job.step, tag, "/ckpt", 0.1, "", (tag,)))
         elif word == "nan":
             job.train(APPLIED_NAN)
             job.train_until_stand()

@@ -27,7 +27,7 @@ from tests.daemon.scenes import broken, in_state, status
         ("GET", "/api/status?run=rum", None, 404, "did you mean 'run'"),
         ("GET", "/api/incidents?run=rum", None, 404, "did you mean 'run'"),
         ("GET", "/api/actions/99", None, 404, "no action 99"),
-        ("POST", "/api/runs/run/dance", {}, 404, "expected pause, resume or stop"),
+        ("POST", "/api/runs/run/dance", {}, 404, "expected pause, resume, stop or checkpoint"),
         ("POST", "/api/runs/run/resume", {}, 409, "not held"),
         ("POST", "/api/runs/run/resume", b"{", 400, "malformed"),
         ("POST", "/api/runs/run/resume", {"lr_scale": 0}, 400, "lr_scale"),

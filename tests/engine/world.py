@@ -118,8 +118,9 @@ class Job:
         *,
         patience: float = 30.0,
         greet: bool = True,
+        clean_steps: int = 50,
     ) -> None:
-        self.engine = RunEngine("run", rules, patience=patience)
+        self.engine = RunEngine("run", rules, patience=patience, clean_steps=clean_steps)
         self.world_size = world_size
         self.now = 100.0
         self.told: list[Transition] = []

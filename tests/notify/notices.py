@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentinel.notify.message import Station
-from sentinel.notify.notice import Action, Alert, Cause, Incident, Notice
+from sentinel.notify.notice import Action, Alert, Cause, Incident, LastGood, Notice
 from sentinel.notify.receiver import Letter, Posted
 
 STATION = Station("head-node", Path("/var/lib/sentinel"))
@@ -23,6 +23,7 @@ def notice(
     alerts: int = 1,
     escalated: bool = False,
     cause: Cause | None = None,
+    last_good: LastGood | None = None,
 ) -> Notice:
     cause = cause or Cause("NonFiniteUpdate", "nonfinite_update", 37, 1, "node-a", "cuda:1", module)
     return Notice(
@@ -37,6 +38,7 @@ def notice(
         summary=summary,
         advice="go back to a checkpoint from before step 37",
         escalated=escalated,
+        last_good=last_good,
     )
 
 

@@ -14,7 +14,7 @@ from sentinel.held import HoldTerms
 from sentinel.notify.blocks import blocks, escape, fallback
 from sentinel.notify.loopback_message import Message, refusal
 from sentinel.notify.message import Station, as_text, compose, compose_reply, plain
-from sentinel.notify.notice import Action, Cause, Hold, Notice
+from sentinel.notify.notice import Action, Cause, Hold, LastGood, Notice
 from tests.notify.notices import HELD, REQUESTED, STATION, notice
 
 KINDS = (
@@ -62,6 +62,25 @@ def test_the_message_names_the_culprit_and_says_how_to_go_on() -> None:
         "  sentinel stop gpt --state /var/lib/sentinel   # end the run cleanly",
         "incident i1, opened at step 37, 2026-05-28T20:26:40.000Z",
     ]
+
+
+GOOD = LastGood("step20<!channel>", 20, 17)
+
+
+def test_the_last_good_checkpoint_is_named_where_there_is_one_and_how_to_go_back() -> None:
+    shown = notice(actions=(HELD,), last_good=GOOD)
+    replies = [compose_reply(kind, shown, STATION) for kind in ("held", "reminder", "ending")]
+    for text in (compose(shown, STATION), *replies):
+        assert text.way_back == "Last good checkpoint: step20<!channel>, 17 steps back."
+        commands = [command.line for command in text.commands]
+        back = "sentinel resume gpt --rollback last-good --state /var/lib/sentinel"
+        assert back in commands
+        assert text.way_back in as_text(text)
+    assert "step20&lt;!channel&gt;, 17 steps back." in str(blocks(compose(shown, STATION)))
+    assert compose(notice(state="resolved", last_good=GOOD), STATION).way_back == ""
+    without = compose(notice(actions=(HELD,)), STATION)
+    assert without.way_back == ""
+    assert "--rollback" not in as_text(without)
 
 
 LOCATED = Cause(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sentinel.store import Delivery, Outbox, Store
+from sentinel.engine.checkpoint import Checkpoint, State
+from sentinel.store import Delivery, Outbox, RunRow, Store
 from sentinel.store.database import Database
 from sentinel.store.outbox_row import SETTLE
 from sentinel.store.schema import FILE_NAME, SCHEMA
@@ -226,3 +227,24 @@ def test_two_directories_never_call_two_messages_the_same(tmp_path: Path) -> Non
         ids.add(claim(store).event_id)
         store.close()
     assert len(ids) == 2
+
+
+def test_a_message_names_the_newest_healthy_checkpoint_and_how_far_it_is_back(store: Store) -> None:
+    def saved(tag: str, step: int, state: State, *, gone: bool = False) -> Checkpoint:
+        return Checkpoint("/ckpt", tag, step, 900.0 + step, 1.0, state, "", gone=gone)
+
+    def told_now() -> object:
+        delivery = claim(store)
+        store.outbox.sent(delivery.event_id, "C1", "1.0")
+        return json.loads(delivery.payload)["last_good"]
+
+    store.commit([incident(), alert()])
+    assert told_now() is None
+    known = [saved("a", 10, "healthy"), saved("b", 20, "healthy"), saved("c", 30, "tainted")]
+    store.save_checkpoints("gpt", [*known, saved("d", 25, "gone", gone=True)], 1000.0)
+    store.commit([incident("updated", at=1001.0, severity="warning")])
+    assert told_now() == {"tag": "b", "step": 20, "back": 17}
+    store.save_runs([(RunRow("gpt", step=44), [])])
+    store.save_checkpoints("gpt", [saved("c", 40, "healthy")], 1002.0)
+    store.commit([incident("updated", at=1003.0)])
+    assert told_now() == {"tag": "c", "step": 40, "back": 4}

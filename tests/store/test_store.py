@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from sentinel.clock import isoformat
+from sentinel.engine.checkpoint import MOST, Checkpoint
 from sentinel.engine.transition import Cause
 from sentinel.errors import StateError
 from sentinel.held import HoldTerms
@@ -283,3 +285,29 @@ def test_nothing_can_be_written_after_close(tmp_path: Path) -> None:
 
     with pytest.raises(StateError):
         store.commit([incident()])
+
+
+def test_checkpoints_come_out_as_they_went_in_and_a_tag_saved_again_is_replaced(
+    store: Store,
+) -> None:
+    first = Checkpoint("/ckpt", "a", 10, 900.0, 2.5, "incomplete", "why", 3, (1, 4), "", None)
+    old = Checkpoint("/ckpt", "old", None, None, 0.0, "unseen", "nobody saw it being saved")
+    lost = Checkpoint("/ckpt", "b", 20, 950.0, 0.5, "gone", "", 0, (), "bad", 15, True)
+    store.save_checkpoints("gpt", [first, lost, old], 1000.0)
+    assert store.checkpoints("gpt") == [old, first, lost]
+    again = replace(first, step=30, saved_at=980.0, state="unproven", lacking=())
+    store.save_checkpoints("gpt", [again], 1000.0)
+    assert store.checkpoints("gpt") == [old, lost, again]
+    assert store.checkpoints("other") == []
+    assert [run.name for run in store.runs()] == ["gpt"]
+
+
+def test_checkpoints_on_record_are_bounded(store: Store) -> None:
+    many = [
+        Checkpoint("/ckpt", f"t{n}", n, float(n), 0.0, "healthy", "", gone=n > 9)
+        for n in range(MOST + 5)
+    ]
+    store.save_checkpoints("gpt", many, 1000.0)
+    left = {one.tag for one in store.checkpoints("gpt")}
+    assert len(left) == MOST
+    assert {f"t{n}" for n in range(10)} <= left, "what is gone is forgotten first"
