@@ -137,6 +137,7 @@ INCIDENT: IncidentJSON = {
         }
     ],
     "actions": [PAUSED, RESUMED],
+    "head": "",
 }
 RUN: StatusJSON = {
     "run": "drill",
