@@ -217,6 +217,8 @@ class Api:
             return await self._no_such(name)
         state = run.state if run else "lost"
         why = f"run {name} is {state}: it cannot take orders any more"
+        if run is None and self._service.leftovers.expects(name):
+            why = f"no rank of run {name} has come back to this restarted daemon yet: try again"
         await self._service.ledger.refused(name, asked.action, asked.by, why)
         return ControlError(why)
 

@@ -34,21 +34,27 @@ class Leftovers:
 
     def hand_over(self, run: Run, hello: wire.Hello, ledger: Ledger, now: float) -> None:
         """Give a run that begins now in this daemon what belongs to it. Raises `StateError`."""
-        self._expected.pop(run.name, None)
+        expected = self._expected.pop(run.name, None) is not None
         row = next((row for row in self._store.runs() if row.name == run.name), None)
         incident = self._store.open_incident(run.name)
         if row is not None:
             run.adopt_checkpoints(self._store.checkpoints(run.name), row.step)
-        if (
-            row is not None
-            and row.state != "finished"
-            and any(_is_same(rank, hello) for rank in self._store.ranks(run.name))
-        ):
+        ranks = self._store.ranks(run.name)
+        same = any(_is_same(rank, hello) for rank in ranks)
+        if not ranks:  # one that had its first order or alert before its ranks were on record
+            same = expected
+        if row is not None and row.state != "finished" and same:
             log.info("run %s goes on under this daemon", run.name)
             run.adopt(incident, row.hold, row.started, now)
             run.command = run.command or row.command
-        elif incident is not None:
+            return
+        ledger.lapse(run.name, 0.0, now, now)
+        if incident is not None:
             ledger.commit(closing(incident, now), lambda _: None)
+
+    def expects(self, name: str) -> bool:
+        """Whether ranks of this run have still time to come back."""
+        return name in self._expected
 
     def given_up(self, now: float) -> list[tuple[RunRow, list[RankRow]]]:
         """The rows of runs whose ranks have not come back in time: they are lost.

@@ -279,6 +279,8 @@ class Service:
 
         def saved() -> None:
             self.leftovers.settled(row.name for row, _ in lost)
+            for row, _ in lost:
+                self.ledger.lapse(row.name, row.started, row.ended or 0.0, row.ended or 0.0)
             self._covering.settled(coverage)
             for run, (row, _) in zip(runs, rows, strict=False):
                 run.saved = row.ended is not None and row.ended == run.ended

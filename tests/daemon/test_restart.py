@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 
 from sentinel import clock, wire
 from sentinel.control.barrier import Verdict
 from sentinel.daemon.leftover import GRACE, Leftovers
-from sentinel.store.shapes import RankRow, RunRow
+from sentinel.store.shapes import ActionRow, RankRow, RunRow
 from sentinel.store.store import Store
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import Daemon, eventually, sentinel
@@ -66,6 +67,46 @@ def test_a_pause_that_was_under_way_is_completed_on_the_record(daemon: Daemon) -
     eventually(lambda: incidents(daemon)[0]["actions"][0]["state"] == "done")
     (action,) = incidents(daemon)[0]["actions"]
     assert (action["action"], action["step"]) == ("pause", job.step)
+
+
+def test_an_order_in_the_first_second_of_a_run_is_completed_on_the_record(daemon: Daemon) -> None:
+    job = FakeJob(daemon.place).connect()
+    job.train()
+    code, answer = daemon.request("POST", "/api/runs/run/pause")
+    assert code == 200, answer
+    for rank in job.ranks:
+        eventually(lambda rank=rank: rank.obey() or rank.orders)  # type: ignore[misc]
+    daemon.kill()
+    with sqlite3.connect(daemon.state / "sentinel.db") as record:
+        record.execute("DELETE FROM ranks")  # as it is until the first second is over
+    job.train_until_stand()
+    daemon.start()
+    job.connect()
+    eventually(lambda: [row.state for row in _actions(daemon)] == ["done"])
+    assert _actions(daemon)[0].step == job.step
+
+
+def test_what_was_asked_of_a_job_that_is_gone_has_lapsed_when_another_takes_its_name(
+    daemon: Daemon,
+) -> None:
+    job = FakeJob(daemon.place).connect()
+    eventually(lambda: _ranks_known(daemon))
+    assert daemon.request("POST", "/api/runs/run/pause")[0] == 200
+    daemon.kill()
+    job.vanish()
+    daemon.start()
+    code, answer = daemon.request("POST", "/api/runs/run/resume")
+    assert (code, "has come back" in answer.decode()) == (409, True)
+    FakeJob(daemon.place, pid=9000).connect()
+    eventually(lambda: [row.state for row in _actions(daemon)] == ["lapsed", "refused"])
+
+
+def _actions(daemon: Daemon) -> list[ActionRow]:
+    store = Store.open(daemon.state, readonly=True)
+    try:
+        return store.actions("run")
+    finally:
+        store.close()
 
 
 def _ranks_known(daemon: Daemon) -> bool:

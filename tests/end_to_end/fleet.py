@@ -87,8 +87,9 @@ class Running:
             rank.join()
 
     def log(self) -> str:
-        """What the ranks have said."""
-        return "\n".join(path.read_text() for path in sorted(self.job.folder.glob("log.*")))
+        """What each rank has said last."""
+        logs = sorted(self.job.folder.glob("log.*"))
+        return "\n".join(f"{path.name}:\n{path.read_text()[-4000:]}" for path in logs)
 
     def await_(self, look: Callable[[], T | None], what: str) -> T:
         """What `look` finds, while all ranks are well."""
