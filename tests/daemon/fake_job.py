@@ -253,6 +253,17 @@ class FakeJob:
             rank.standing = None
         return verdicts.pop()
 
+    def await_hold_order(self) -> None:
+        """Do nothing until a rank has been told to stand."""
+
+        def told() -> bool:
+            for rank in self.ranks:
+                rank.obey()
+            orders = [order for rank in self.ranks for order in rank.orders]
+            return any(isinstance(order, wire.HoldOrder) for order in orders)
+
+        eventually(told, "an order to hold")
+
     def train_until_stand(self, faults: Mapping[int, Mapping[str, float]] | None = None) -> int:
         """Train on with these faults until the job stands; returns the step."""
         eventually(lambda: self.train(faults) is Verdict.STAND, "standing")

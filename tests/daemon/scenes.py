@@ -48,6 +48,7 @@ def broken(daemon: Daemon, **options: Any) -> FakeJob:
     for _ in range(5):
         job.train()
     job.train(APPLIED_NAN)
+    job.await_hold_order()  # on a busy machine many steps pass meanwhile, and it would be over
     job.train_until_stand()
     in_state(daemon, job, "held", options.get("run", "run"))
     return job
