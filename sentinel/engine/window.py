@@ -146,7 +146,8 @@ def slope(values: Floats) -> Floats:
     """By how much each row rises from one value to the next: the median slope of pairs of values.
 
     The estimator of Theil (1950) and Sen (1968), over at most 16 values evenly spread over the
-    row. One jump, or a few outliers, do not move it. NaN where there is only one value.
+    row. A few outliers do not move it, nor one jump unless in the middle of the row. NaN where
+    there is only one value.
     """
     length = values.shape[-1]
     if length < 2:

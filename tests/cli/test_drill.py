@@ -119,6 +119,7 @@ PAUSED: ActionJSON = {
 }
 RESUMED: ActionJSON = {**PAUSED, "action": "resume", "by": "user root"}
 INCIDENT: IncidentJSON = {
+    "head": "",
     "id": "2aa5f5e78c",
     "run": "drill",
     "state": "resolved",
@@ -240,13 +241,13 @@ def test_the_report_counts_from_the_fault_and_keeps_the_first_of_each() -> None:
     chronicle.check("it was so", ok=True)
     assert chronicle.ok
     assert chronicle.table() == [
-        "               after the fault",
-        "fault                    0.0 s  step 30, nan is due",
-        "noticed                  0.2 s  step 30, by NonFiniteActivation",
-        "held                     1.2 s  step 34, by rule:SkippedSteps",
-        "message                      -  never",
-        "resumed                      -  never",
-        "ended                        -  never",
+        "                after the fault",
+        "fault                     0.0 s  step 30, nan is due",
+        "noticed                   0.2 s  step 30, by NonFiniteActivation",
+        "held                      1.2 s  step 34, by rule:SkippedSteps",
+        "message                       -  never",
+        "resumed                       -  never",
+        "ended                         -  never",
     ]
     report = chronicle.report("nan", "/state")
     assert (report["ok"], report["took_s"]) == (True, 11.25)

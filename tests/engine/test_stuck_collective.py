@@ -39,7 +39,7 @@ def test_the_rank_that_others_wait_for_in_a_collective_is_named() -> None:
     watch(job, 3, {0: {DATA: 12}, 1: {DATA: 11}})
     (alert,) = alerts(job.told)
     assert (alert.rule, alert.labels) == ("CollectiveStuck", {"rank": "1"})
-    assert "rank 1 on host1 is alive but has not moved for 181 s" in alert.summary
+    assert "rank 1 on host1 is alive but has not moved for 180 s" in alert.summary
     job.told.clear()
     watch(job, 1, {0: {DATA: 12}, 1: {DATA: 12}})
     assert states(job.told) == [("CollectiveStuck", "resolved", 4)]
