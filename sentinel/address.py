@@ -1,12 +1,15 @@
 """Where a daemon listens, and how to reach it.
 
-An address is `unix:///absolute/path` or a plain absolute path. Socket paths may be longer than
-the 107 bytes that the kernel takes: they are reached through the folder's file descriptor.
+An address is `unix:///absolute/path`, a plain absolute path, or `tls://HOST:PORT`. Socket paths may
+be longer than the 107 bytes that the kernel takes: they are reached through the folder's file
+descriptor.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +20,9 @@ from sentinel.errors import AddressError
 
 SOCKET_NAME = "sentinel.sock"
 _PATH_LIMIT = 107
+_HOST_PORT = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
+)
 
 
 @dataclass(frozen=True)
@@ -29,16 +35,62 @@ class UnixAddress:
         return f"unix://{self.path}"
 
 
-def parse(text: str) -> UnixAddress:
+@dataclass(frozen=True)
+class TlsAddress:
+    """A port that speaks TLS. Port 0, where one listens, is any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"tls://{join_host_port(self.host, self.port)}"
+
+
+Address = UnixAddress | TlsAddress
+
+
+def parse(text: str) -> Address:
     """The address that `text` means. Raises `AddressError` with what would have been right."""
     scheme, separator, rest = text.partition("://")
+    if separator and scheme == "tls":
+        return _parse_tls(text, rest)
     path = rest if separator else text
     if (separator and scheme != "unix") or "\0" in text or not path.startswith("/"):
         raise AddressError(
-            f"{text!r} is no daemon address: expected unix:///absolute/path/{SOCKET_NAME} "
-            f"or /absolute/path/{SOCKET_NAME}"
+            f"{text!r} is no daemon address: expected unix:///absolute/path/{SOCKET_NAME}, "
+            f"/absolute/path/{SOCKET_NAME} or tls://HOST:PORT"
         )
     return UnixAddress(Path(path))
+
+
+def _parse_tls(text: str, rest: str) -> TlsAddress:
+    found = split_host_port(rest)
+    if found is None:
+        raise AddressError(f"{text!r} is no daemon address: expected tls://HOST:PORT")
+    return TlsAddress(*found)
+
+
+def split_host_port(text: str) -> tuple[str, int] | None:
+    """`HOST:PORT` or `[IPV6]:PORT` in two; None when it is neither."""
+    found = _HOST_PORT.fullmatch(text)
+    if found is None or int(found["port"]) > 65535:
+        return None
+    return found["ipv6"] or found["host"], int(found["port"])
+
+
+def join_host_port(host: str, port: int) -> str:
+    """The reverse of `split_host_port`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this name or address always means this machine."""
+    if host.lower() in ("localhost", "localhost."):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def default_state_dir() -> Path:
@@ -49,7 +101,7 @@ def default_state_dir() -> Path:
     return Path(base).absolute() / "sentinel"
 
 
-def default_address() -> UnixAddress:
+def default_address() -> Address:
     """`$SENTINEL_DAEMON`, or the socket in the default state directory. Raises `AddressError`."""
     if chosen := os.environ.get("SENTINEL_DAEMON"):
         return parse(chosen)

@@ -4,8 +4,10 @@ SentinelError               what went wrong, where, what was expected, what to d
 ├── AddressError            a daemon address that cannot be parsed
 ├── AttachError             attach was given something that is no trainer
 ├── WireError               a message that breaks the protocol
+│   ├── OrderError          a rank that gives orders
 │   └── VersionError        a peer that speaks another major version
 ├── RuleError               a rule file or an expression that cannot be used
+├── AccessError             somebody who may not do what they asked, or cannot show who they are
 ├── ControlError            an order that cannot be carried out now
 │   └── BadWeightsError     the run has weights that are not finite
 ├── StateError              a state directory that cannot be used
@@ -35,6 +37,14 @@ class WireError(SentinelError):
     """A message that breaks the protocol: malformed, too large, or not allowed here."""
 
 
+class OrderError(WireError):
+    """A rank said what only the daemon may say: `tag` is that message's."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"a rank reports and obeys, it gives no orders: it sent a {tag} message")
+        self.tag = tag
+
+
 class VersionError(WireError):
     """The peer speaks a version of the protocol that this side does not."""
 
@@ -51,6 +61,17 @@ class RuleError(SentinelError):
         self.line = line
         place = ":".join(str(part) for part in (file, line) if part is not None)
         super().__init__(f"{place}: {reason}" if place else reason)
+
+
+class AccessError(SentinelError):
+    """Somebody who may not do what they asked, or cannot show who they are.
+
+    `by` names who it was as far as that is known ("token ann"), or is empty.
+    """
+
+    def __init__(self, reason: str, *, by: str = "") -> None:
+        super().__init__(reason)
+        self.by = by
 
 
 class ControlError(SentinelError):

@@ -6,22 +6,24 @@ over, and fields that an older peer does not send take their defaults. A message
 this side does not know is returned as `Unknown`, to be counted and ignored. What may not change
 within a major version is the meaning of what is there.
 
-A rank opens with `Hello` and the daemon answers with `Welcome`, or with `Refusal` and closes.
+A rank opens with `Hello` and the daemon answers with `Welcome`, or with `Refusal` and closes. Over
+TLS `Credentials` come before all else, and are not answered.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Annotated, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
-from sentinel.errors import VersionError, WireError
+from sentinel.errors import OrderError, VersionError, WireError
+from sentinel.splitter import MAX_MESSAGE as MAX_MESSAGE
+from sentinel.splitter import Splitter as Splitter
 
 VERSION = (1, 2)  # major: must be equal; minor: additions only
-MAX_MESSAGE = 4 * 1024 * 1024  # bytes of one message, without its length
+MAX_CREDENTIALS = 1024  # bytes of a message of somebody who has not shown yet who they are
 MAX_RANKS = 1 << 20
 MAX_SERIES = 65_536
 MAX_SAMPLES = 32  # ids in a finding
@@ -102,6 +104,12 @@ class Remedies(Struct, frozen=True, array_like=True):
 
 
 # From a rank to the daemon.
+
+
+class Credentials(Struct, frozen=True, array_like=True, tag="credentials"):
+    """The rank's token (see `bearer`): the first message of a connection over TLS."""
+
+    token: Annotated[str, Meta(max_length=256)]
 
 
 class Hello(Struct, frozen=True, array_like=True, tag="hello"):
@@ -306,7 +314,8 @@ class Unknown(Struct, frozen=True, array_like=True):
 
 
 FromRank = (
-    Hello
+    Credentials
+    | Hello
     | Coverage
     | Extension
     | Frame
@@ -323,7 +332,8 @@ _encoder = msgspec.msgpack.Encoder()
 _from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank)
 _from_daemon: msgspec.msgpack.Decoder[FromDaemon] = msgspec.msgpack.Decoder(FromDaemon)
 _any_tag = msgspec.msgpack.Decoder(Unknown)  # passes over what follows the tag
-_KNOWN_TAGS = {kind.__struct_config__.tag for kind in (*get_args(FromRank), *get_args(FromDaemon))}
+_OF_RANKS = {str(kind.__struct_config__.tag) for kind in get_args(FromRank)}
+_OF_DAEMON = {str(kind.__struct_config__.tag) for kind in get_args(FromDaemon)}
 
 
 def encode(message: FromRank | FromDaemon) -> bytes:
@@ -341,11 +351,17 @@ def encode(message: FromRank | FromDaemon) -> bytes:
 
 
 def decode_from_rank(body: bytes | memoryview) -> FromRank | Unknown:
-    """What a rank sent. Raises `WireError` when it is malformed."""
+    """What a rank sent. Raises `WireError` when it is malformed.
+
+    It is an `OrderError` when only the daemon may say such a thing.
+    """
     try:
         return _from_rank.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return _unknown(body, error)
+        unknown = _unknown(body, error, _OF_RANKS)
+        if unknown.tag in _OF_DAEMON:
+            raise OrderError(unknown.tag) from error
+        return unknown
 
 
 def decode_from_daemon(body: bytes | memoryview) -> FromDaemon | Unknown:
@@ -353,16 +369,16 @@ def decode_from_daemon(body: bytes | memoryview) -> FromDaemon | Unknown:
     try:
         return _from_daemon.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return _unknown(body, error)
+        return _unknown(body, error, _OF_RANKS | _OF_DAEMON)
 
 
-def _unknown(body: bytes | memoryview, error: Exception) -> Unknown:
-    """A message of a newer peer, if its tag is a stranger's; otherwise `WireError`."""
+def _unknown(body: bytes | memoryview, error: Exception, known: set[str]) -> Unknown:
+    """A message of a newer peer, if its tag is not a known one; otherwise `WireError`."""
     try:
         tag = _any_tag.decode(body).tag
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise WireError(f"malformed message: {error}") from error
-    if tag in _KNOWN_TAGS:
+    if tag in known:
         raise WireError(f"malformed {tag} message: {error}") from error
     return Unknown(tag[:64])
 
@@ -374,28 +390,3 @@ def check_version(theirs: tuple[int, int]) -> None:
             f"peer speaks protocol {theirs[0]}.{theirs[1]}, this side {VERSION[0]}.{VERSION[1]}: "
             "install the same sentinel-train on both sides"
         )
-
-
-class Splitter:
-    """Cuts a stream of bytes into the bodies of messages."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield every message that `data` completes. Raises `WireError` on a length too great."""
-        self._buffer += data
-        start = 0
-        try:
-            while len(self._buffer) - start >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(self._buffer, start)
-                if length > MAX_MESSAGE:
-                    raise WireError(f"message of {length} bytes announced, limit is {MAX_MESSAGE}")
-                end = start + _LENGTH.size + length
-                if len(self._buffer) < end:
-                    return
-                body = bytes(self._buffer[start + _LENGTH.size : end])
-                start = end
-                yield body
-        finally:
-            del self._buffer[:start]

@@ -10,15 +10,15 @@ import contextlib
 import logging
 import os
 import select
-import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Protocol
 
 from sentinel import address, clock, wire
-from sentinel.errors import VersionError, WireError
+from sentinel.errors import SentinelError, VersionError, WireError
 from sentinel.signals import DROPS
+from sentinel_hooks.line import UNIX_TIMEOUT, Dial, Line, connect
 
 log = logging.getLogger("sentinel")
 
@@ -26,7 +26,7 @@ CAPACITY = 512  # frames
 NOTICES = 256  # messages other than frames
 HEARTBEAT = 2.0  # s
 RETRY = (0.2, 5.0)  # s between attempts to connect: the first, and the longest
-CONNECT_TIMEOUT = 2.0  # s
+WELCOME_WITHIN = 30.0  # s, over TLS
 FAREWELL = 1.0  # s to send what is left when the process ends
 _CHUNK = 256 * 1024
 QUEUE_FULL, NO_DAEMON = DROPS
@@ -37,7 +37,7 @@ Order = wire.HoldOrder | wire.ResumeOrder | wire.StopOrder
 class Correspondent(Protocol):
     """What the emitter asks of the rank it speaks for; called from its own thread."""
 
-    def locate(self) -> address.UnixAddress | None:
+    def locate(self) -> address.Address | None:
         """Where the daemon is, or None when rank 0 has not said yet."""
         ...
 
@@ -83,7 +83,8 @@ class Emitter:
         self._refused = False
         self._next_beat = 0.0
         self._last_contact = clock.monotonic()
-        self._connection: socket.socket | None = None
+        self._connection: Line | None = None
+        self._welcome_by: float | None = None  # until then, at the latest, on this connection
         self._announced = 0  # series that the daemon knows on this connection
         self._thread = threading.Thread(target=self._run, name="sentinel", daemon=True)
 
@@ -130,7 +131,7 @@ class Emitter:
         self._closing.set()
         self._wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(FAREWELL + CONNECT_TIMEOUT)
+            self._thread.join(FAREWELL + UNIX_TIMEOUT)
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake already; closed: it is gone
@@ -144,7 +145,7 @@ class Emitter:
             try:
                 self._serve()
                 delay = RETRY[0]
-            except (OSError, WireError) as error:
+            except (OSError, SentinelError) as error:
                 self._say_once(error)
             except Exception:
                 log.exception("sentinel: the sender failed; it starts again")
@@ -162,12 +163,14 @@ class Emitter:
             self._refused = True
         if not self._warned:
             self._warned = True
-            log.warning("sentinel: %s; training goes on unwatched, trying again quietly", error)
+            then = "" if self._refused else ", trying again quietly"
+            log.warning("sentinel: %s; training goes on unwatched%s", error, then)
 
     def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._last_contact = clock.monotonic()
+            if self._welcome_by is None:  # one that never greeted was no contact
+                self._last_contact = clock.monotonic()
             connection.close()
 
     def _rest(self, seconds: float) -> None:
@@ -186,22 +189,35 @@ class Emitter:
         self._correspondent.refresh()
         return wire.encode(self._correspondent.heartbeat(dict(self._dropped)))
 
+    def _connect(self, place: address.Address) -> tuple[Line, bytes]:
+        """A connection and what opens it. Raises `OSError` or `SentinelError`."""
+        if isinstance(place, address.UnixAddress):
+            return connect(place)
+        dial = Dial(place)
+        until = None
+        while not dial.over.wait(0.1):
+            self._beat()
+            if self._closing.is_set():
+                until = until or clock.monotonic() + UNIX_TIMEOUT
+                if clock.monotonic() > until:
+                    dial.give_up()
+                    raise OSError(f"no daemon has answered yet at {place}")
+        return dial.result()
+
     def _serve(self) -> None:
-        """Connect and talk until one side hangs up. Raises `OSError` or `WireError`."""
+        """Connect and talk until one side hangs up. Raises `OSError` or `SentinelError`."""
         place = self._correspondent.locate()
         if place is None:
             return
-        try:
-            connection = address.connect(place, CONNECT_TIMEOUT)
-        except OSError as error:
-            raise OSError(f"no daemon answers at {place} ({error.strerror or error})") from error
-        connection.setblocking(False)
+        connection, unsent = self._connect(place)
         self._connection = connection
         self._next_beat = 0.0
+        remote = isinstance(place, address.TlsAddress)
+        self._welcome_by = clock.monotonic() + WELCOME_WITHIN
         splitter = wire.Splitter()
         greeting = self._correspondent.greeting()
         self._announced = sum(len(m.series) for m in greeting if isinstance(m, wire.Hello))
-        unsent = b"".join(map(wire.encode, greeting))
+        unsent += b"".join(map(wire.encode, greeting))
         deadline = None
         while True:
             if not unsent:
@@ -209,8 +225,11 @@ class Emitter:
             if self._closing.is_set():
                 deadline = deadline or clock.monotonic() + FAREWELL
                 if clock.monotonic() > deadline or (not unsent and self._goodbye is None):
+                    connection.finish(deadline - clock.monotonic())
                     return
-            inward: list[socket.socket | int] = [connection, self._wake_out]
+            if remote and self._welcome_by and clock.monotonic() > self._welcome_by:
+                raise OSError(f"{place} takes the connection and says nothing")
+            inward: list[Line | int] = [connection, self._wake_out]
             outward = [connection] if unsent else []
             readable, writable, _ = select.select(inward, outward, [], self._until_beat())
             if self._wake_out in readable:
@@ -248,16 +267,14 @@ class Emitter:
         self._announced = count
         return [wire.encode(wire.Extension(news))] if news else []
 
-    def _receive(self, connection: socket.socket, splitter: wire.Splitter) -> None:
-        data = connection.recv(65536)
-        if not data:
-            raise ConnectionResetError("the daemon closed the connection")
-        for body in splitter.feed(data):
+    def _receive(self, connection: Line, splitter: wire.Splitter) -> None:
+        for body in splitter.feed(connection.receive() or b""):
             message = wire.decode_from_daemon(body)
             if isinstance(message, wire.Welcome):
                 wire.check_version(message.version)
                 self._interval = min(60.0, max(0.1, message.heartbeat_seconds))
                 self._warned = False
+                self._welcome_by = None
             elif isinstance(message, wire.Refusal):
                 self._refused = message.final
                 raise WireError(f"the daemon refused this rank: {message.reason}")

@@ -47,7 +47,7 @@ class Watch:
         adapter: Adapter,
         job: jobs.Job,
         run: str,
-        place: address.UnixAddress,
+        place: address.Address,
         budget: float,
     ) -> None:
         self.run = run
@@ -283,7 +283,7 @@ class Watch:
 
     # The emitter's correspondent: its thread.
 
-    def locate(self) -> address.UnixAddress | None:
+    def locate(self) -> address.Address | None:
         """Where rank 0 says the daemon is; this rank's own idea when it says nothing for long."""
         if not self._placed:
             board = self._job.board

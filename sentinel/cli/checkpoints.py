@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from sentinel.cli import record
-from sentinel.cli.options import json_option, run_argument, state_option
+from sentinel.cli.options import json_option, run_argument
+from sentinel.cli.place import Place, place_option
 from sentinel.notify.message import plain
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ _WHY = 300
 
 @click.command("checkpoints")
 @run_argument
-@state_option
+@place_option
 @json_option
 @click.option("--all", "every", is_flag=True, help="Show also those that are gone.")
-def command(run: str | None, state: Path, as_json: bool, every: bool) -> None:
+def command(run: str | None, place: Place, as_json: bool, every: bool) -> None:
     """Show the checkpoints of all runs, or of RUN, and which is good to go back to.
 
     Works without a daemon too.
     """
-    known = record.checkpoints(state, run)
+    known = record.checkpoints(place, run)
     if as_json:
         click.echo(msgspec.json.encode(known).decode())
         return

@@ -1,4 +1,4 @@
-"""Talks to the daemon of a state directory, over its `api.sock`."""
+"""Talks to a daemon: over the `api.sock` of its state directory, or over the network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from sentinel import address
+from sentinel import address, tls
+from sentinel.cli.place import Place, Remote
 from sentinel.engine.coverage import RunCoverage
 from sentinel.errors import ControlError, NoDaemonError, SentinelError
 
@@ -59,8 +60,8 @@ class Client:
     """One daemon. All methods raise `NoDaemonError` when none answers there, `ControlError` when
     an order is refused, and `SentinelError` for anything else that was not done."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self.state_dir = state_dir
+    def __init__(self, place: Place) -> None:
+        self.place = place
 
     def status(self, run: str | None = None) -> list[StatusJSON]:
         """Runs as they are now."""
@@ -76,7 +77,7 @@ class Client:
 
     def unsent(self) -> int:
         """How many messages to people have not been sent yet."""
-        text = self._request("GET", "/metrics").decode()
+        text = self.request("GET", "/metrics").decode()
         (value,) = re.findall(rf"^{_UNSENT} (\S+)$", text, re.MULTILINE)
         return int(float(value))
 
@@ -87,7 +88,7 @@ class Client:
     def order(self, run: str, action: str, body: dict[str, object]) -> GivenJSON:
         """Give an order."""
         path = f"/api/runs/{quote(run, safe='')}/{action}"
-        answer = self._request("POST", path, msgspec.json.encode(body))
+        answer = self.request("POST", path, msgspec.json.encode(body))
         return msgspec.json.decode(answer, type=GivenJSON)
 
     def became(self, action_id: int) -> BecameJSON:
@@ -97,33 +98,54 @@ class Client:
     def _get(self, path: str, **query: str | None) -> object:
         given = urlencode({key: value for key, value in query.items() if value is not None})
         answer: object = msgspec.json.decode(
-            self._request("GET", f"{path}?{given}" if given else path)
+            self.request("GET", f"{path}?{given}" if given else path)
         )
         return answer
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        socket_path = self.state_dir / "api.sock"
-        connection = _Connection(socket_path)
+    def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """Ask, and be answered."""
+        connection, headers = _connection(self.place)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             data, status = response.read(), response.status
         except TimeoutError as error:
             raise SentinelError(
-                f"the daemon of {self.state_dir} does not answer within {TIMEOUT:g} s: it is "
-                "stopped or overloaded"
+                f"the daemon of {self.place} does not answer within {TIMEOUT:g} s: it is stopped "
+                "or overloaded"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise NoDaemonError(
-                f"no daemon answers in {self.state_dir}: start one with `sentinel daemon --state "
-                f"{self.state_dir}`, or name another directory with --state or $SENTINEL_STATE"
-            ) from error
+            raise _absence(self.place, error) from error
         finally:
             connection.close()
         if status == 200:
             return data
         reason = _reason(data)
         raise ControlError(reason) if status == 409 else SentinelError(reason)
+
+
+def _connection(place: Place) -> tuple[http.client.HTTPConnection, dict[str, str]]:
+    headers = {"Content-Type": "application/json"}
+    if isinstance(place, Path):
+        return _Connection(place / "api.sock"), headers
+    headers["Authorization"] = f"Bearer {place.token}"
+    if not place.encrypted:
+        return http.client.HTTPConnection(place.host, place.port, timeout=TIMEOUT), headers
+    context = tls.client_context(place.ca)
+    return (
+        http.client.HTTPSConnection(place.host, place.port, timeout=TIMEOUT, context=context),
+        headers,
+    )
+
+
+def _absence(place: Place, error: Exception) -> NoDaemonError:
+    if isinstance(place, Remote):
+        why = tls.why(error) if isinstance(error, OSError) else str(error)
+        return NoDaemonError(f"no daemon answers at {place} ({why})")
+    return NoDaemonError(
+        f"no daemon answers in {place}: start one with `sentinel daemon --state {place}`, or name "
+        "another directory with --state or $SENTINEL_STATE"
+    )
 
 
 def _reason(data: bytes) -> str:

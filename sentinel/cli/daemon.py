@@ -8,23 +8,34 @@ from pathlib import Path
 import click
 
 from sentinel.cli.options import daemon_options, state_option
-from sentinel.cli.setup import http_option, settings
+from sentinel.cli.setup import http_option, settings, tls_options
 
 
 @click.command("daemon")
 @state_option
 @daemon_options
 @http_option(default="127.0.0.1:9475")
+@tls_options
 def command(
-    state: Path, rules: str, observe: bool, clean_steps: int, slack_channel: str | None, http: str
+    state: Path,
+    rules: str,
+    observe: bool,
+    clean_steps: int,
+    slack_channel: str | None,
+    http: str,
+    listen: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
 ) -> None:
     """Serve all runs that find their daemon in this state directory, until SIGTERM."""
-    from sentinel.cli.setup import parse_http_option
+    from sentinel.cli.setup import parse_http_option, parse_listen_option, parse_tls_options
     from sentinel.daemon.lifecycle import run_loop
     from sentinel.daemon.serving import stand
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    context = parse_tls_options(tls_cert, tls_key)
+    served = parse_http_option(http, context), parse_listen_option(listen, context)
     chosen = settings(
         state, rules, observe=observe, slack_channel=slack_channel, clean_steps=clean_steps
     )
-    run_loop(stand(chosen, parse_http_option(http)))
+    run_loop(stand(chosen, *served))

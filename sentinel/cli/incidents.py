@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from sentinel.cli import record
-from sentinel.cli.options import json_option, run_argument, state_option
+from sentinel.cli.options import json_option, run_argument
+from sentinel.cli.place import Place, place_option
 from sentinel.cli.whereabouts import whereabouts
 from sentinel.engine.transition import Cause
 
@@ -20,19 +21,18 @@ if TYPE_CHECKING:
 
 @click.command("incidents")
 @run_argument
-@state_option
+@place_option
 @json_option
-def command(run: str | None, state: Path, as_json: bool) -> None:
+def command(run: str | None, place: Place, as_json: bool) -> None:
     """Show what went wrong: in all runs, or in RUN. Works without a daemon too."""
-    found = record.incidents(state, run)
+    found = record.incidents(place, run)
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
     elif not found:
         click.echo("no incident")
     for incident in [] if as_json else found:
         _show(incident)
-        boxes = state / "blackbox" / incident["id"]
-        if boxes.is_dir():
+        if isinstance(place, Path) and (boxes := place / "blackbox" / incident["id"]).is_dir():
             click.echo(f"  black boxes: {boxes}")
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "resume": ("resume", "Let a held run go on, from an earlier checkpoint if wanted."),
     "checkpoint": ("checkpoint", "Save a checkpoint of a run now, and let it go on."),
     "stop": ("stop", "End a run cleanly after a step."),
+    "token": ("token", "Say who may reach the daemon over the network, and what they may do."),
     "replay": ("replay", "Try rules on recorded runs and on other tools' logs."),
     "rules": ("rules", "Check rule files."),
     "drill": ("drill", "Train a small model, break it on purpose, and watch what is noticed."),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import click
 
 from sentinel import clock
 from sentinel.cli import record
 from sentinel.cli.client import BecameJSON, Client
+from sentinel.cli.place import Place, Remote
 from sentinel.errors import ControlError, NoDaemonError
 from sentinel.notify.message import plain
 
@@ -22,12 +22,12 @@ _DONE = {
 }
 
 
-def give(state: Path, run: str | None, action: str, *, wait: float, **body: float | str) -> None:
+def give(place: Place, run: str | None, action: str, *, wait: float, **body: float | str) -> None:
     """Give an order, wait for `wait` seconds at most, and say what became of it.
 
     Raises `ControlError` when it is refused, comes to nothing, or has not happened by then.
     """
-    client = Client(state)
+    client = Client(place)
     name = record.the_run(client, run)
     given = client.order(name, action, dict(body))
     if tag := given["rollback"]:
@@ -51,7 +51,9 @@ def look(client: Client, action_id: int) -> BecameJSON:
     try:
         return client.became(action_id)
     except NoDaemonError:
-        return record.became(client.state_dir, action_id)
+        if isinstance(client.place, Remote):
+            raise
+        return record.became(client.place, action_id)
 
 
 def _tell(name: str, action: str, became: BecameJSON) -> None:

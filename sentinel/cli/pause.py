@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from sentinel import wire
-from sentinel.cli.options import hold_seconds, run_argument, state_option, wait_option
+from sentinel.cli.options import hold_seconds, run_argument, wait_option
 from sentinel.cli.order import give
+from sentinel.cli.place import Place, place_option
 
 
 @click.command("pause")
 @run_argument
-@state_option
+@place_option
 @wait_option
 @click.option(
     "--hold-for",
@@ -29,7 +28,7 @@ from sentinel.cli.order import give
     help="What happens when nobody has answered by then; hold: nothing does.",
 )
 def command(
-    run: str | None, state: Path, wait: float, hold_for: float | None, unattended: str
+    run: str | None, place: Place, wait: float, hold_for: float | None, unattended: str
 ) -> None:
     """Hold RUN: all ranks stand after the same step. RUN may be left out if only one goes on."""
     if hold_for is not None and unattended == "hold":
@@ -38,4 +37,4 @@ def command(
             "hold: leave out one of them"
         )
     seconds = wire.HOLD_FOR if hold_for is None else hold_for
-    give(state, run, "pause", wait=wait, hold_for=seconds, unattended=unattended)
+    give(place, run, "pause", wait=wait, hold_for=seconds, unattended=unattended)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sentinel import clock
 from sentinel.cli.client import BecameJSON, Client
+from sentinel.cli.place import Place, Remote
 from sentinel.errors import ControlError, NoDaemonError, SentinelError
 from sentinel.signals import did_you_mean
 
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 OVER = ("lost", "finished")
 
 
-def status(state_dir: Path, run: str | None) -> list[StatusJSON]:
+def status(place: Place, run: str | None) -> list[StatusJSON]:
     """All runs, or one. Without a daemon, what had not ended counts as lost: nobody sees it.
 
     Raises `SentinelError` when there is no such run, or nothing to read.
     """
     try:
-        return Client(state_dir).status(run)
+        return Client(place).status(run)
     except NoDaemonError as absence:
-        store = _open(state_dir, absence)
+        store = _open(place, absence)
     try:
         entries = store.status(clock.steady())
     finally:
@@ -39,15 +40,15 @@ def status(state_dir: Path, run: str | None) -> list[StatusJSON]:
     return [entry for entry in entries if run in (None, entry["run"])]
 
 
-def coverage(state_dir: Path, run: str | None) -> list[RunCoverage]:
+def coverage(place: Place, run: str | None) -> list[RunCoverage]:
     """What can be seen of all runs, or of one; without a daemon, what could be seen.
 
     Raises as `status`, and when a run has ended before anything was known of it.
     """
     try:
-        reports = Client(state_dir).coverage(run)
+        reports = Client(place).coverage(run)
     except NoDaemonError as absence:
-        store = _open(state_dir, absence)
+        store = _open(place, absence)
         try:
             _check(run, [row.name for row in store.runs()])
             reports = store.coverage(run)
@@ -58,12 +59,12 @@ def coverage(state_dir: Path, run: str | None) -> list[RunCoverage]:
     return reports
 
 
-def incidents(state_dir: Path, run: str | None) -> list[IncidentJSON]:
+def incidents(place: Place, run: str | None) -> list[IncidentJSON]:
     """All incidents, or those of one run. Raises as `status`."""
     try:
-        return Client(state_dir).incidents(run)
+        return Client(place).incidents(run)
     except NoDaemonError as absence:
-        store = _open(state_dir, absence)
+        store = _open(place, absence)
     try:
         _check(run, [row.name for row in store.runs()])
         return store.incidents(run)
@@ -71,12 +72,12 @@ def incidents(state_dir: Path, run: str | None) -> list[IncidentJSON]:
         store.close()
 
 
-def checkpoints(state_dir: Path, run: str | None) -> list[CheckpointJSON]:
+def checkpoints(place: Place, run: str | None) -> list[CheckpointJSON]:
     """The checkpoints of all runs, or of one. Raises as `status`."""
     try:
-        return Client(state_dir).checkpoints(run)
+        return Client(place).checkpoints(run)
     except NoDaemonError as absence:
-        store = _open(state_dir, absence)
+        store = _open(place, absence)
     from sentinel.store.shelf import as_json
 
     try:
@@ -118,16 +119,16 @@ def the_run(client: Client, run: str | None) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise ControlError(f"no run goes on in {client.state_dir}")
+        raise ControlError(f"no run goes on in {client.place}")
     raise ControlError(f"{len(names)} runs go on, name one of them: {', '.join(names)}")
 
 
-def _open(state_dir: Path, absence: NoDaemonError) -> Store:
-    if not state_dir.is_dir():
+def _open(place: Place, absence: NoDaemonError) -> Store:
+    if isinstance(place, Remote) or not place.is_dir():
         raise absence
     from sentinel.store.store import Store
 
-    return Store.open(state_dir, readonly=True)
+    return Store.open(place, readonly=True)
 
 
 def _check(run: str | None, names: list[str]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from sentinel.cli.options import run_argument, state_option, wait_option
+from sentinel.cli.options import run_argument, wait_option
 from sentinel.cli.order import give
+from sentinel.cli.place import Place, place_option
 
 
 @click.command("resume")
 @run_argument
-@state_option
+@place_option
 @wait_option
 @click.option(
     "--lr-scale",
@@ -43,7 +42,7 @@ from sentinel.cli.order import give
 )
 def command(
     run: str | None,
-    state: Path,
+    place: Place,
     wait: float,
     lr_scale: float,
     skip: int,
@@ -60,7 +59,7 @@ def command(
     if rewind and not rollback:
         raise click.UsageError("--rewind goes with --rollback")
     give(
-        state,
+        place,
         run,
         "resume",
         wait=wait,

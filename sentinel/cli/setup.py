@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from sentinel import address
+from sentinel.errors import AddressError
+
 if TYPE_CHECKING:
+    import ssl
+
     from sentinel.daemon.service import Settings
+    from sentinel.daemon.training import TrainingDoor
     from sentinel.daemon.web import HttpAddress
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -22,15 +28,58 @@ def http_option(default: str) -> Callable[[F], F]:
         default=default,
         show_default=True,
         metavar="HOST:PORT",
-        help="Where to serve /metrics and /healthz, on this machine only; or `off`.",
+        help="Where to serve metrics, and with a token the whole interface; or `off`.",
     )
 
 
-def parse_http_option(text: str) -> HttpAddress | None:
+def tls_options(function: F) -> F:
+    """`--listen`, `--tls-cert` and `--tls-key`."""
+    listen = click.option(
+        "--listen",
+        metavar="tls://HOST:PORT",
+        help="Where ranks of other machines may report, with a trainer's token [default: nowhere].",
+    )
+    certificate = click.option(
+        "--tls-cert",
+        metavar="FILE",
+        help="The certificate to show, in PEM, for --listen and for --http off loopback.",
+    )
+    key = click.option("--tls-key", metavar="FILE", help="Its key, in PEM.")
+    return listen(certificate(key(function)))
+
+
+def parse_tls_options(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """The certificate to show, if there is one. Raises `AddressError`."""
+    from sentinel.tls import server_context
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise AddressError("--tls-cert and --tls-key go together: give both or none")
+    return server_context(certificate, key)
+
+
+def parse_http_option(text: str, context: ssl.SSLContext | None = None) -> HttpAddress | None:
     """The address, or None for `off`. Raises `AddressError`."""
     from sentinel.daemon.web import parse_http
 
-    return None if text == "off" else parse_http(text)
+    return None if text == "off" else parse_http(text, context)
+
+
+def parse_listen_option(text: str | None, context: ssl.SSLContext | None) -> TrainingDoor | None:
+    """Where to take training connections, if anywhere. Raises `AddressError`."""
+    from sentinel.daemon.training import TrainingDoor
+
+    if text is None:
+        return None
+    place = address.parse(text)
+    if not isinstance(place, address.TlsAddress):
+        raise AddressError(f"{text!r}: TCP listens with TLS only: expected tls://HOST:PORT")
+    if context is None:
+        raise AddressError(
+            f"{place} needs a certificate, on loopback too: give --tls-cert FILE and --tls-key FILE"
+        )
+    return TrainingDoor(place, context)
 
 
 def settings(

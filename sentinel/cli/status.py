@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from sentinel.cli import coverage_text, record
-from sentinel.cli.options import json_option, run_argument, state_option
+from sentinel.cli.options import json_option, run_argument
+from sentinel.cli.place import Place, place_option
 from sentinel.clock import timestamp
 from sentinel.held import HoldTerms
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 @click.command("status")
 @run_argument
-@state_option
+@place_option
 @json_option
 @click.option(
     "--coverage", is_flag=True, help="Show what is measured where, and which rules are blind."
 )
-def command(run: str | None, state: Path, as_json: bool, coverage: bool) -> None:
+def command(run: str | None, place: Place, as_json: bool, coverage: bool) -> None:
     """Show what goes on: all runs, or RUN. Works without a daemon too."""
     if coverage:
-        _cover(record.coverage(state, run), state, as_json)
+        _cover(record.coverage(place, run), place, as_json)
         return
-    entries = record.status(state, run)
+    entries = record.status(place, run)
     if as_json:
         click.echo(msgspec.json.encode(entries).decode())
     elif not entries:
-        click.echo(f"no run is known in {state}")
+        click.echo(f"no run is known in {place}")
     for entry in [] if as_json else entries:
         _show(entry)
 
@@ -57,11 +57,11 @@ def _terms(hold: HoldJSON) -> list[str]:
     return [*lines, *([f"WARNING: {warning}"] if warning else [])]
 
 
-def _cover(reports: list[RunCoverage], state: Path, as_json: bool) -> None:
+def _cover(reports: list[RunCoverage], place: Place, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(reports).decode())
     elif not reports:
-        click.echo(f"no run is known in {state}")
+        click.echo(f"no run is known in {place}")
     for report in [] if as_json else reports:
         for line in coverage_text.lines(report):
             click.echo(line)

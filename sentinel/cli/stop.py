@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from sentinel.cli.options import run_argument, state_option, wait_option
+from sentinel.cli.options import run_argument, wait_option
 from sentinel.cli.order import give
+from sentinel.cli.place import Place, place_option
 
 
 @click.command("stop")
 @run_argument
-@state_option
+@place_option
 @wait_option
-def command(run: str | None, state: Path, wait: float) -> None:
+def command(run: str | None, place: Place, wait: float) -> None:
     """End RUN cleanly: all ranks leave the training loop after the same step, with exit status 0.
 
     RUN may be left out if only one goes on.
     """
-    give(state, run, "stop", wait=wait)
+    give(place, run, "stop", wait=wait)

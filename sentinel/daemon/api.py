@@ -1,14 +1,12 @@
-"""HTTP: the JSON interface of the command line on a unix socket, metrics also on loopback.
+"""HTTP: the JSON interface, as the command line finds it on `api.sock`.
 
-What changes anything is served on `api.sock` only, which the kernel opens to this user and root
-alone. Over TCP there is nothing but `/metrics` and `/healthz`.
+The kernel opens that socket to this user and root alone, who may do everything. `remote` serves the
+same over TCP.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import pwd
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, TypeVar
@@ -19,14 +17,17 @@ from msgspec import Meta, Struct
 
 from sentinel import __version__, clock, wire
 from sentinel.daemon import way_back
+from sentinel.daemon.answer import respond as _json
+from sentinel.daemon.answer import who
 from sentinel.daemon.metrics import CONTENT_TYPE, exposition
 from sentinel.daemon.orders import ActionName, Request
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
+from sentinel.daemon.token_api import token_routes
 from sentinel.daemon.view import status_of
 from sentinel.engine.rule import Unattended
-from sentinel.errors import ControlError, SentinelError, StateError
+from sentinel.errors import AccessError, ControlError, SentinelError, StateError
 from sentinel.signals import did_you_mean
 from sentinel.store.shapes import StatusJSON
 from sentinel.store.shelf import CheckpointJSON, as_json
@@ -75,27 +76,24 @@ class NotFoundError(SentinelError):
 
 def application(service: Service) -> web.Application:
     """Everything, for `api.sock`."""
+    app = web.Application(middlewares=[errors_as_json, _only_this_user], client_max_size=MAX_BODY)
+    app.add_routes(routes(service))
+    return app
+
+
+def routes(service: Service) -> list[web.RouteDef]:
+    """All that there is. What only reads is to be a GET, and what changes anything never is."""
     api = Api(service)
-    app = web.Application(middlewares=[_as_json, _only_this_user], client_max_size=MAX_BODY)
-    app.add_routes(
-        [
-            web.get("/api/status", api.status),
-            web.get("/api/coverage", api.coverage),
-            web.get("/api/incidents", api.incidents),
-            web.get("/api/checkpoints", api.checkpoints),
-            web.get("/api/actions/{id}", api.action),
-            web.post("/api/runs/{run}/{action}", api.order),
-            *_readable(service),
-        ]
-    )
-    return app
-
-
-def public_application(service: Service) -> web.Application:
-    """What anybody on this machine may read, over TCP."""
-    app = web.Application(middlewares=[_as_json, _only_local_names], client_max_size=MAX_BODY)
-    app.add_routes(_readable(service))
-    return app
+    return [
+        web.get("/api/status", api.status),
+        web.get("/api/coverage", api.coverage),
+        web.get("/api/incidents", api.incidents),
+        web.get("/api/checkpoints", api.checkpoints),
+        web.get("/api/actions/{id}", api.action),
+        web.post("/api/runs/{run}/{action}", api.order),
+        *token_routes(service),
+        *_readable(service),
+    ]
 
 
 def _readable(service: Service) -> list[web.RouteDef]:
@@ -237,25 +235,11 @@ async def _body(request: web.Request, kind: type[Body]) -> Body:
 
 
 def _who(request: web.Request, body: PauseBody) -> str:
-    assert request.transport is not None
-    try:
-        _, uid = peer_of(request.transport)
-    except (OSError, AttributeError):
-        return f"user {body.by or 'unknown'}"
-    try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"user {uid}"
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(value), status=status, content_type="application/json"
-    )
+    return who(request, body.by)
 
 
 @web.middleware
-async def _as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Errors as `{"error": ...}` with a status that fits."""
     try:
         return await handler(request)
@@ -263,7 +247,7 @@ async def _as_json(request: web.Request, handler: Handler) -> web.StreamResponse
         return _json({"error": error.reason}, error.status)
     except NotFoundError as error:
         return _json({"error": str(error)}, 404)
-    except ControlError as error:
+    except (ControlError, AccessError) as error:
         return _json({"error": str(error)}, 409)
     except msgspec.MsgspecError as error:
         return _json({"error": f"malformed request: {error}"}, 400)
@@ -276,28 +260,3 @@ async def _only_this_user(request: web.Request, handler: Handler) -> web.StreamR
     if request.transport is None or not is_welcome(peer_of(request.transport)[1]):
         raise web.HTTPForbidden(reason="another user's daemon")
     return await handler(request)
-
-
-@web.middleware
-async def _only_local_names(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a web page could send through a name that it has bound to this machine."""
-    if not is_local(host_of(request.headers.get("Host", ""))):
-        raise web.HTTPForbidden(reason="reached by a name that is not this machine's")
-    return await handler(request)
-
-
-def host_of(header: str) -> str:
-    """The host in a `Host` header, without its port."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.rpartition(":")[0] if ":" in header else header
-
-
-def is_local(host: str) -> bool:
-    """Whether this name or address always means this machine."""
-    if host.lower() in ("localhost", "localhost."):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

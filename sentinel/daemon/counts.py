@@ -12,8 +12,8 @@ _FINE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 class Counts:
     """Counters and timings since the daemon started.
 
-    `rejected` counts what was not taken from ranks, by reason; `last_frame` is when the newest
-    frame came, on `steady()`.
+    `rejected` counts what was not taken from ranks, by reason, `refused` what was asked for by
+    people and programs who may not; `last_frame` is when the newest frame came, on `steady()`.
     """
 
     def __init__(self) -> None:
@@ -21,6 +21,7 @@ class Counts:
         self.frames = 0
         self.last_frame: float | None = None
         self.rejected: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self.unrecorded = 0  # changes that could not be put on the record when they happened
         self.faults = 0  # errors inside the daemon that were caught
         self.judge = Histogram(

@@ -62,6 +62,14 @@ class _Collector(Collector):
         for reason, number in sorted(_rejections(service).items()):
             rejected.add_metric([reason], number)
         yield rejected
+        refused = CounterMetricFamily(
+            "sentinel_daemon_refusals",
+            "What was refused to those who may not ask for it, by kind.",
+            labels=["kind"],
+        )
+        for kind, number in sorted(counts.refused.items()):
+            refused.add_metric([kind], number)
+        yield refused
         yield _gauge(
             "sentinel_daemon_connections", "Connections of ranks that are open.", counts.connections
         )

@@ -20,12 +20,14 @@ from pathlib import Path
 
 from sentinel import address, clock, wire
 from sentinel.daemon import leftover, place
+from sentinel.daemon.access import Access
 from sentinel.daemon.archive import Archive
 from sentinel.daemon.counts import Counts
 from sentinel.daemon.covering import Covering
 from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import Listener, News
 from sentinel.daemon.orders import Desk
+from sentinel.daemon.refusals import Refusals
 from sentinel.daemon.run import Run
 from sentinel.daemon.session import Session
 from sentinel.daemon.view import rows_of
@@ -94,6 +96,8 @@ class Service:
             self.recording = Recording.open(self.store.state_dir)
             self._closers.append(self.recording.close)
             self.ledger = Ledger(self.store, self.counts)
+            self.refusals = Refusals(self.ledger, self.counts)
+            self.access = Access(self.store.state_dir, self.refusals)
             self.desk = Desk(
                 self.ledger,
                 self.counts,
@@ -123,6 +127,7 @@ class Service:
         await self._empty()
         await self.ledger.call(lambda: None)  # saves that go on would stand in the way of this one
         self._save(last=True)
+        self.refusals.close()
         for run in self.runs.values():
             run.shelf.keep(clock.steady())
         await self.ledger.close()
@@ -203,6 +208,10 @@ class Service:
         """See `session.Floor`."""
         self.recording.append(run, rank, now, body)
 
+    def turned_away(self, kind: str, by: str, asked: str, why: str, run: str) -> None:
+        """See `session.Floor`."""
+        self.refusals.note(kind, by, asked, why, known=run, run=run)
+
     def opened(self, session: Session) -> bool:
         """See `session.Floor`."""
         self._sessions.add(session)
@@ -261,6 +270,7 @@ class Service:
             kept = KEEP_FINISHED if run.state == "finished" else KEEP_LOST
             if run.ended is not None and now - run.ended > kept and run.saved:
                 del self.runs[name]
+        self.refusals.tick()
         if self.store.behind:
             self.ledger.commit([], lambda _: None)
         self._save()

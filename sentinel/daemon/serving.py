@@ -7,45 +7,52 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from sentinel import __version__
 from sentinel.daemon import lifecycle
 from sentinel.daemon.service import Service, Settings
+from sentinel.daemon.training import Training, TrainingDoor
 from sentinel.daemon.web import HttpAddress, Web
 
 log = logging.getLogger("sentinel.daemon")
 
 
 @asynccontextmanager
-async def serving(settings: Settings, http: HttpAddress | None) -> AsyncIterator[Service]:
-    """A daemon that serves while in the block.
+async def serving(
+    settings: Settings, http: HttpAddress | None, door: TrainingDoor | None = None
+) -> AsyncIterator[Service]:
+    """A daemon that serves while in the block: HTTP and training connections over TCP if told to.
 
     Raises `StateError`, `StateTakenError` when the directory or a socket cannot be had.
     """
-    service = Service(settings)
-    await service.open()
-    try:
+    async with AsyncExitStack() as stack:
+        service = Service(settings)
+        await service.open()
+        stack.push_async_callback(service.close)
         web = Web(service, http)
-        try:
-            await web.open()
-            if web.http is not None:
-                log.info("metrics on http://%s/metrics", web.http)
-            yield service
-        finally:
-            await web.close()
-    finally:
-        await service.close()
+        stack.push_async_callback(web.close)
+        await web.open()
+        if web.http is not None:
+            log.info("metrics on %s/metrics", web.http.url())
+        if door is not None:
+            training = Training(service, door)
+            training.open()
+            stack.push_async_callback(training.close)
+            log.info("training connections on %s", training.address)
+        yield service
 
 
-async def stand(settings: Settings, http: HttpAddress | None) -> None:
+async def stand(
+    settings: Settings, http: HttpAddress | None, door: TrainingDoor | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, and keep systemd informed. Raises as `serving`."""
     lifecycle.raise_file_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings, http) as service:
+    async with serving(settings, http, door) as service:
         log.info(
             "sentinel %s, process %d, serves in %s",
             __version__,

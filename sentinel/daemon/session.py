@@ -17,7 +17,7 @@ from typing import Protocol, cast
 from sentinel import clock, wire
 from sentinel.daemon.counts import Counts
 from sentinel.daemon.run import BarredError, Run
-from sentinel.errors import VersionError, WireError
+from sentinel.errors import OrderError, VersionError, WireError
 
 log = logging.getLogger("sentinel.daemon")
 
@@ -27,6 +27,7 @@ UNREAD_LIMIT = 1 << 20  # bytes that a peer may leave unread
 BATCH = 256  # messages taken from one connection before others have their turn
 RATE = 5000  # messages a second from one connection; beyond it, reading waits
 _PEER = struct.Struct("3i")
+_ORDERS = {"hold": "pause"}  # as orders are called on the record
 
 
 class Floor(Protocol):
@@ -39,6 +40,9 @@ class Floor(Protocol):
 
     def record(self, run: str, rank: int, now: float, body: bytes) -> None:
         """Keep a message as it came."""
+
+    def turned_away(self, kind: str, by: str, asked: str, why: str, run: str) -> None:
+        """Put on the record that a peer asked for what it may not; `run` is its own, or empty."""
 
     def opened(self, session: Session) -> bool:
         """Whether one more connection can be had."""
@@ -71,6 +75,7 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._run: Run | None = None
         self._rank = 0
+        self._peer = ""
         self._over = False
         self._deadline: asyncio.TimerHandle | None = None
         self._second, self._taken = 0, 0
@@ -82,8 +87,8 @@ class Session(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if not self._floor.opened(self):
             self._reject("full", "the daemon has as many connections as it can serve")
-        elif not is_welcome(peer_of(transport)[1]):
-            self._reject("stranger", "another user's daemon", final=True)
+        elif why := self._stranger(transport):
+            self._reject("stranger", why, final=True)
         else:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(HELLO_WITHIN, self._silent)
@@ -103,6 +108,25 @@ class Session(asyncio.Protocol):
         if self._run is not None:
             self._run.left(self._rank, self, clock.steady())
 
+    # Who it is.
+
+    def _stranger(self, transport: asyncio.BaseTransport) -> str:
+        """Why a peer has no business here whatever it says, or nothing."""
+        pid, uid = peer_of(transport)
+        self._peer = f"process {pid}"
+        if is_welcome(uid):
+            return ""
+        why = "another user's daemon"
+        self._floor.turned_away("user", f"user {uid}", "to be watched", why, "")
+        return why
+
+    def _ordered(self, tag: str, why: str) -> None:
+        """The peer has given an order, which no rank may."""
+        run, by = "", self._peer
+        if self._run is not None:
+            run, by = self._run.name, f"rank {self._rank} ({self._peer})"
+        self._floor.turned_away("order", by, _ORDERS.get(tag, tag), why, run)
+
     # What comes in.
 
     def _take(self) -> None:
@@ -112,14 +136,17 @@ class Session(asyncio.Protocol):
             self._second, self._taken = int(now), 0
         try:
             for _ in range(BATCH):
-                body = next(self._waiting, None) if self._waiting else None
-                if body is None or self._over:
+                body = next(self._waiting, None) if self._waiting and not self._over else None
+                if body is None:
                     self._resume()
                     return
                 self._taken += 1
                 self._message(body, now)
         except BarredError as error:
             self._reject("barred", str(error), final=True)
+        except OrderError as error:
+            self._ordered(error.tag, str(error))
+            self._reject("order", str(error))
         except VersionError as error:
             self._reject("version", str(error), final=True)
         except WireError as error:
@@ -134,21 +161,25 @@ class Session(asyncio.Protocol):
     def _message(self, body: bytes, now: float) -> None:
         message = wire.decode_from_rank(body)
         if self._run is None:
-            self._hello(message, now)
+            self._open(message, now)
+            if self._run is None:
+                return
         elif isinstance(message, wire.Unknown):
             self._floor.counts.rejected["unknown"] += 1
             return
+        elif isinstance(message, wire.Credentials):
+            raise WireError("credentials come first, or not at all")
         else:
             if isinstance(message, wire.Frame):
                 self._floor.counts.frames += 1
                 self._floor.counts.last_frame = now
             self._run.hear(self._rank, message, now)
-        assert self._run is not None
         if isinstance(message, wire.BlackBoxPart):
             return  # has a place of its own, and the recording is a ring
         self._floor.record(self._run.name, self._rank, now, body)
 
-    def _hello(self, message: wire.FromRank | wire.Unknown, now: float) -> None:
+    def _open(self, message: wire.FromRank | wire.Unknown, now: float) -> None:
+        """What a peer says before it has been taken in. Raises `WireError`."""
         if not isinstance(message, wire.Hello):
             raise WireError(f"expected hello first, got {type(message).__name__.lower()}")
         wire.check_version(message.version)
@@ -190,8 +221,11 @@ class Session(asyncio.Protocol):
             return
         self.send(wire.Refusal(reason[:4096], final))
         self._over = True
-        self._transport.close()
+        self._hang_up(self._transport)
         asyncio.get_running_loop().call_later(HANG_UP_WITHIN, self._transport.abort)
+
+    def _hang_up(self, transport: asyncio.Transport) -> None:
+        transport.close()
 
     def _reject(self, kind: str, reason: str, *, final: bool = False) -> None:
         self._floor.counts.rejected[kind] += 1

@@ -10,7 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 
-from sentinel import address, clock, wire
+from sentinel import address, clock, tls, wire
 from sentinel.control import outcome as control
 from sentinel.control.barrier import Barrier, Verdict
 from tests.daemon.process import eventually
@@ -47,7 +47,7 @@ class FakeRank:
 
     def __init__(
         self,
-        place: address.UnixAddress,
+        place: address.Address,
         register: Register,
         *,
         run: str = "run",
@@ -56,8 +56,9 @@ class FakeRank:
         pid: int = 4242,
         offers: tuple[str, ...] = ("scale_lr", "skip_batches"),
         bad_weights: str = "",
+        token: str = "",
     ) -> None:
-        self.place = place
+        self.place, self.token = place, token
         self.run, self.rank, self.world_size = run, rank, world_size
         self.pid = pid + rank
         self.offers = offers
@@ -83,7 +84,7 @@ class FakeRank:
 
     def connect(self) -> FakeRank:
         """Say hello and be welcomed; after a daemon's absence, say what it has missed."""
-        self._socket = address.connect(self.place, 10.0)
+        self._socket = self._dial()
         self._splitter = wire.Splitter()
         self.send(self.hello())
         welcome = self.receive()
@@ -93,6 +94,13 @@ class FakeRank:
         if self.standing is not None:
             self.send(self.standing)
         return self
+
+    def _dial(self) -> socket.socket:
+        if isinstance(self.place, address.UnixAddress):
+            return address.connect(self.place, 10.0)
+        connection = tls.connect(self.place)
+        connection.sendall(wire.encode(wire.Credentials(self.token)))
+        return connection
 
     def stand(self) -> None:
         """Arrive where the job is to stand."""
@@ -187,13 +195,14 @@ class FakeJob:
 
     def __init__(
         self,
-        place: address.UnixAddress,
+        place: address.Address,
         *,
         run: str = "run",
         ranks: int = 2,
         bad_weights: str = "",
         pid: int = 4242,
         offers: tuple[str, ...] = ("scale_lr", "skip_batches"),
+        token: str = "",
     ) -> None:
         self.register = Register()
         self.ranks = [
@@ -206,6 +215,7 @@ class FakeJob:
                 pid=pid,
                 offers=offers,
                 bad_weights=bad_weights,
+                token=token,
             )
             for rank in range(ranks)
         ]

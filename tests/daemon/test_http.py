@@ -130,12 +130,12 @@ def over_tcp(port: int, method: str, path: str, host: str) -> tuple[int, bytes]:
         ("GET", "/metrics", "evil.example", 403),
         ("GET", "/metrics", "evil.example:{port}", 403),
         ("GET", "/metrics", "127.0.0.1.evil.example", 403),
-        ("GET", "/api/status", "localhost", 404),
-        ("POST", "/api/runs/run/stop", "localhost", 404),
+        ("GET", "/api/status", "localhost", 401),
+        ("POST", "/api/runs/run/stop", "localhost", 401),
         ("POST", "/metrics", "localhost", 405),
     ],
 )
-def test_over_tcp_there_is_nothing_but_metrics_by_local_names(
+def test_over_tcp_there_is_nothing_without_a_token_but_metrics_by_local_names(
     public: tuple[Daemon, int], method: str, path: str, host: str, code: int
 ) -> None:
     assert over_tcp(public[1], method, path, host.format(port=public[1]))[0] == code

@@ -54,10 +54,9 @@ def rejected(daemon: Daemon, reason: str) -> float:
         (b"\x00\x00\x00\x05hello", "malformed message"),
         (b"\xff\xff\xff\xff", "limit is"),
         (wire.encode(HEARTBEAT), "expected hello first, got heartbeat"),
-        (wire.encode(wire.Welcome(wire.VERSION)), "malformed welcome message"),
         (b"\x00\x00\x00\x01\xc1", "malformed message"),
     ],
-    ids=["garbage", "oversized", "no hello", "daemon's message", "bad msgpack"],
+    ids=["garbage", "oversized", "no hello", "bad msgpack"],
 )
 def test_who_opens_wrongly_is_told_why_and_hung_up_on(
     shared: Daemon, data: bytes, reason: str
@@ -235,9 +234,13 @@ class Floor:
 
     def __init__(self) -> None:
         self.counts = Counts()
+        self.turned: list[tuple[str, str]] = []
 
     def opened(self, session: Session) -> bool:
         return True
+
+    def turned_away(self, kind: str, by: str, asked: str, why: str, run: str) -> None:
+        self.turned.append((kind, asked))
 
     def closed(self, session: Session) -> None:
         """Nothing to be done."""
@@ -298,3 +301,4 @@ async def test_another_users_process_is_refused(
     (refusal,) = [wire.decode_from_daemon(body) for body in wire.Splitter().feed(data)]
     assert isinstance(refusal, wire.Refusal)
     assert "another user" in refusal.reason
+    assert floor.turned == [("user", "to be watched")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import tempfile
@@ -52,6 +53,7 @@ def test_what_an_address_prints_parses_to_the_same_address(path: str) -> None:
         "unix://sentinel.sock",
         "unix:/run/sentinel.sock",
         "tcp://127.0.0.1:9000",
+        "TLS://127.0.0.1:9000",
         "http://localhost/run/sentinel.sock",
         "127.0.0.1:9000",
         "UNIX:///run/sentinel.sock",
@@ -65,6 +67,46 @@ def test_a_wrong_address_is_refused_with_what_would_be_right(text: str) -> None:
     assert repr(text) in str(caught.value)
     assert f"unix:///absolute/path/{SOCKET_NAME}" in str(caught.value)
     assert isinstance(caught.value, (SentinelError, ValueError))
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("tls://node-1.example.org:9476", "node-1.example.org", 9476),
+        ("tls://127.0.0.1:0", "127.0.0.1", 0),
+        ("tls://[::1]:65535", "::1", 65535),
+    ],
+)
+def test_an_address_over_tls_reads_back_as_it_was(text: str, host: str, port: int) -> None:
+    parsed = address.parse(text)
+    assert parsed == address.TlsAddress(host, port)
+    assert str(parsed) == text
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        "host",
+        "host:",
+        ":9476",
+        "host:port",
+        "host:65536",
+        "host:99999999",
+        "host:-1",
+        "::1:9476",
+        "[host]:9476",
+        "host:9476/",
+        "user@host:9476",
+        "host :9476",
+        "hóst:9476",
+        "host:٣",
+        "host:1\n",
+    ],
+)
+def test_what_is_no_host_and_port_is_refused(rest: str) -> None:
+    with pytest.raises(AddressError, match=re.escape("expected tls://HOST:PORT")):
+        address.parse(f"tls://{rest}")
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_another_major_version_is_refused_with_what_to_do(major: int) -> None:
 def test_tags_are_the_protocol_and_do_not_change() -> None:
     """Renaming one would silently turn a known message into an unknown one."""
     assert [str(kind.__struct_config__.tag) for kind in (*FROM_RANK, *FROM_DAEMON)] == [
-        "hello", "coverage", "extension", "frame", "heartbeat", "standing", "report",
+        "credentials", "hello", "coverage", "extension", "frame", "heartbeat", "standing", "report",
         "checkpoint", "blackbox", "goodbye",
         "welcome", "refusal", "hold", "resume", "stop", "capture",
     ]  # fmt: skip

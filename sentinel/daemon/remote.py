@@ -1,0 +1,115 @@
+"""HTTP over TCP: the same interface as on `api.sock`, for those who bring a token.
+
+A token is sent by programs and never by a browser of its own accord, so that no page of another
+site can order anything; what a page sends across sites is refused all the same.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sentinel import bearer
+from sentinel.address import is_loopback
+from sentinel.daemon.access import ForbiddenError
+from sentinel.daemon.answer import respond
+from sentinel.daemon.api import MAX_BODY, Handler, errors_as_json, routes
+from sentinel.daemon.service import Service
+from sentinel.daemon.token_api import FOR_ADMINS
+from sentinel.errors import AccessError
+from sentinel.store.tokens import Role
+
+OPEN = ("/metrics", "/healthz")  # to everybody on this machine, where it is served on loopback
+_READING = ("GET", "HEAD")
+
+
+def remote_application(service: Service, *, loopback: bool) -> web.Application:
+    """Everything, for those with a token. `loopback`: only this machine can reach it."""
+    guard = _Guard(service, loopback)
+    app = web.Application(middlewares=[errors_as_json, guard.watch], client_max_size=MAX_BODY)
+    app.add_routes(routes(service))
+    return app
+
+
+class _Guard:
+    """Looks at every request before anything else does."""
+
+    def __init__(self, service: Service, loopback: bool) -> None:
+        self._service = service
+        self._loopback = loopback
+
+    @web.middleware
+    async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Pass on what may be asked. What may not is answered before its body is read."""
+        if why := self._strange(request):
+            return self._turn_away(request, why)
+        if not (self._loopback and request.path in OPEN):
+            try:
+                token = self._service.access.check(
+                    _presented(request), _wanted(request), **_described(request)
+                )
+            except AccessError as error:
+                return _refused(str(error), 403 if isinstance(error, ForbiddenError) else 401)
+            request["by"] = f"token {token.name}"
+        return await handler(request)
+
+    def _strange(self, request: web.Request) -> str:
+        """Why this comes from a page of another site, if it seems to."""
+        host = request.headers.get("Host", "")
+        if self._loopback and not is_loopback(_host_of(host)):
+            return "reached by a name that is not this machine's"
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            return "asked for by a page of another site"
+        return ""
+
+    def _turn_away(self, request: web.Request, why: str) -> web.Response:
+        by = f"somebody from {request.remote}"
+        self._service.access.refusals.note("site", by, _asked(request), why)
+        return _refused(why, 403)
+
+
+def _refused(why: str, status: int) -> web.Response:
+    response = respond({"error": why}, status)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    response.force_close()  # who is not let in holds no connection either
+    return response
+
+
+def _presented(request: web.Request) -> str | None:
+    given = request.headers.getall("Authorization", [])
+    if len(given) != 1:
+        return None
+    scheme, _, token = given[0].partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _wanted(request: web.Request) -> Role:
+    """Reading is for viewers, and whatever else there may be for operators."""
+    resource = request.match_info.route.resource
+    if resource is not None and resource.canonical.startswith(FOR_ADMINS):
+        return "admin"
+    return "viewer" if request.method in _READING else "operator"
+
+
+def _described(request: web.Request) -> dict[str, str]:
+    """Who asks what of whom, for the record."""
+    run, action = request.match_info.get("run", ""), request.match_info.get("action", "")
+    return {
+        "address": str(request.remote),
+        "asked": action if run and action else _asked(request),
+        "run": run,
+    }
+
+
+def _asked(request: web.Request) -> str:
+    """Without the query, and without a token where somebody has put one into the path."""
+    path = request.rel_url.raw_path
+    return f"{request.method} {'...' if bearer.looks_like(path) else path}"
+
+
+def _host_of(header: str) -> str:
+    """The host in a `Host` header, without its port."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.rpartition(":")[0] if ":" in header else header
