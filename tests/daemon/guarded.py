@@ -106,12 +106,12 @@ class Guarded:
         is_json = response.headers.get_content_type() == "application/json"
         return response.status, json.loads(answer) if is_json else answer
 
-    def refusals(self, run: str = NO_RUN) -> list[dict[str, str]]:
+    def refusals(self, run: str = NO_RUN) -> list[dict[str, Any]]:
         """Who was turned away, as the journal of this run or of none has it."""
         return refusals(self.daemon, run)
 
 
-def refusals(daemon: Daemon, run: str = NO_RUN) -> list[dict[str, str]]:
+def refusals(daemon: Daemon, run: str = NO_RUN) -> list[dict[str, Any]]:
     """Who was turned away, as the journal of this run or of none has it."""
     store = Store.open(daemon.state, readonly=True)
     try:
