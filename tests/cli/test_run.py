@@ -128,7 +128,7 @@ def test_the_rank_that_was_gone_first_is_the_one_that_is_named(tmp_path: Path) -
 
 def test_a_nan_is_told_held_resumed_by_another_process_and_summed_up(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    words = ("steps", "2", "save", "steps", "3", "nan", "steps", "20", "finish")
+    words = ["steps", "2", "save", "steps", "3", "proven", "nan", "steps", "20", "finish"]
     process = run(state, *JOB, *words, options=("--clean-steps", "2"))
 
     def held() -> bool:

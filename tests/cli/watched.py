@@ -1,7 +1,7 @@
 """A command for `sentinel run`: a job of fake ranks that goes as its arguments say.
 
-`steps N`, `save`, `nan` (applied on rank 1, then stands until told), `finish`, `vanish`, `die`,
-`exit N`.
+`steps N`, `save`, `proven` (waits until what was saved is healthy), `nan` (applied on rank 1, then
+stands until told), `finish`, `vanish`, `die`, `exit N`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import sys
 import time
 
 from sentinel import address, wire
+from sentinel.cli.client import Client
 from sentinel.control.barrier import Verdict
 from tests.daemon.fake_job import FakeJob
+from tests.daemon.process import eventually
 from tests.daemon.scenes import APPLIED_NAN
 
 
@@ -29,6 +31,8 @@ def main() -> None:
             tag = f"step{job.step}"
             for rank in job.ranks:
                 rank.send(wire.Checkpoint(job.step, tag, "/ckpt", 0.1, "", (tag,)))
+        elif word == "proven":
+            eventually(_is_proven, "a healthy checkpoint")
         elif word == "nan":
             job.train(APPLIED_NAN)
             job.train_until_stand()
@@ -45,6 +49,11 @@ def main() -> None:
             os._exit(1)
         elif word == "exit":
             os._exit(int(next(words)))
+
+
+def _is_proven() -> bool:
+    known = Client(address.default_state_dir()).checkpoints(os.environ["SENTINEL_RUN"])
+    return any(one["state"] == "healthy" for one in known)
 
 
 if __name__ == "__main__":
