@@ -119,7 +119,6 @@ PAUSED: ActionJSON = {
 }
 RESUMED: ActionJSON = {**PAUSED, "action": "resume", "by": "user root"}
 INCIDENT: IncidentJSON = {
-    "head": "",
     "id": "2aa5f5e78c",
     "run": "drill",
     "state": "resolved",
