@@ -233,6 +233,11 @@ class Judging:
         for alerts in self._step_alerts.values():
             alerts.interrupt()
 
+    def acknowledge(self) -> None:
+        """Somebody has dealt with all that fires now."""
+        for alerts in self.alerts.values():
+            alerts.acknowledge()
+
     def rank_went_back(self, key: Key) -> None:
         """A rank went back to an earlier step: nothing of its own is pending."""
         for rule in self._frame_rules.values():

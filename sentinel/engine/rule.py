@@ -63,7 +63,8 @@ class Alert:
     """One pending or firing alert.
 
     `step` and `since` are where and when the condition came to hold; `trues` and `falses` count
-    the judgements in a row, the latter since `cleared`.
+    the judgements in a row, the latter since `cleared`. One that is `acknowledged` resolves with
+    the next judgement that finds its condition gone, so that it can fire, and act, anew.
     """
 
     step: int
@@ -73,6 +74,7 @@ class Alert:
     trues: int = 0
     falses: int = 0
     cleared: float = 0.0
+    acknowledged: bool = False
 
     @property
     def still_true(self) -> bool:
@@ -127,7 +129,8 @@ class Alerts:
         if alert.firing:
             alert.cleared = alert.cleared if alert.falses else now
             alert.falses += 1
-            if not self.rule.keeps.over(alert.falses - 1, now - alert.cleared):
+            kept = not self.rule.keeps.over(alert.falses - 1, now - alert.cleared)
+            if kept and not alert.acknowledged:
                 return None
         del self.live[key]
         return "resolved" if alert.firing else None
@@ -136,6 +139,11 @@ class Alerts:
         """Drop what is only pending (of one element, or all): its steps no longer follow on."""
         for pending in [k for k, a in self.live.items() if not a.firing and key in (None, k)]:
             del self.live[pending]
+
+    def acknowledge(self) -> None:
+        """Somebody has dealt with what fires now."""
+        for alert in self.live.values():
+            alert.acknowledged = alert.firing
 
     def finish(self) -> list[Key]:
         """The run has ended: the firing alerts whose condition no longer held, now resolved."""

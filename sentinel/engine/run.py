@@ -160,6 +160,14 @@ class RunEngine:
         self._judge_complete(now)
         return self._tell(now)
 
+    def resumed(self) -> None:
+        """The run was held and goes on: what fires now asks for its action again if it comes back.
+
+        A condition that lasts through a resume holds the run no second time, since that is what
+        the one who resumed it has seen; one that was gone and is there again does.
+        """
+        self._judging.acknowledge()
+
     def disconnected(self, rank: int, now: float) -> list[Transition]:
         """The rank's connection has ended."""
         if state := self._roster.ranks.get(rank):

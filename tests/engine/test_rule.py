@@ -81,6 +81,17 @@ def test_keep_firing_for_two_resolves_at_the_third_quiet_step() -> None:
     assert _play(steps(0), steps(2), history) == ["fired"] + [None] * 6 + ["resolved"]
 
 
+def test_what_was_acknowledged_resolves_at_the_first_quiet_step_and_fires_anew() -> None:
+    alerts = Alerts(world.rule("by_rank(loss) > 1", holds=steps(1), keeps=steps(20)))
+    assert alerts.observe(KEY, True, 1, 0.0) == "fired"
+    alerts.acknowledge()
+    assert alerts.observe(KEY, True, 2, 0.0) is None, "what lasts is no news"
+    assert alerts.observe(KEY, None, 3, 0.0) is None
+    assert alerts.observe(KEY, False, 4, 0.0) == "resolved"
+    assert alerts.observe(KEY, True, 5, 0.0) == "fired"
+    assert alerts.observe(KEY, False, 6, 0.0) is None, "this one nobody has acknowledged"
+
+
 def test_durations_count_time_whatever_the_number_of_steps() -> None:
     history: History = [(True, 0.0), (True, 4.9), (True, 5.0), (False, 6.0), (False, 9.0)]
     assert _play(seconds(5), seconds(3), history) == [None, None, "fired", None, "resolved"]
