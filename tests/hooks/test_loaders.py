@@ -313,6 +313,24 @@ def test_the_loop_goes_on_where_the_loader_gives_another_order(job: Job) -> None
     assert sorted([*first, *second, *job.go_through(loop)]) == list(range(SIZE))
 
 
+def test_a_way_back_that_fails_leaves_the_loaders_own_generator_alone(job: Job) -> None:
+    data = torch.arange(SIZE)
+    own = torch.Generator().manual_seed(3)
+    batches = job.watch(DataLoader(TensorDataset(data), shuffle=True, generator=own))
+    for count, batch in enumerate(batches, 1):
+        job.train(batch)
+        if count == 3:
+            job.loaders.mark("three")
+    loop = iter(batches)
+    job.go_through(loop, 3)
+    before = own.get_state()
+    data += 100  # a stream that has changed
+    with pytest.raises(ControlError, match="gives other batches than before"):
+        job.loaders.rewind("three")
+    assert torch.equal(own.get_state(), before)
+    assert len(job.go_through(loop)) == SIZE - 3
+
+
 def test_what_cannot_be_gone_back_to_is_refused_with_the_reason(job: Job) -> None:
     loop = iter(job.watch(tensors(SIZE)))
     job.go_through(loop, 2)
