@@ -287,11 +287,16 @@ class HoldOrder(Struct, frozen=True, array_like=True, tag="hold"):
 
 
 class ResumeOrder(Struct, frozen=True, array_like=True, tag="resume"):
-    """Leave the hold of `epoch`, after these remedies."""
+    """Leave the hold of `epoch`, after these remedies.
+
+    `attempt` counts the resumes of this hold from 1: an order that comes twice, or after the next
+    one, is ignored.
+    """
 
     epoch: Count
     by: Name
     remedies: Remedies = Remedies()
+    attempt: Count = 1
 
 
 class StopOrder(Struct, frozen=True, array_like=True, tag="stop"):

@@ -71,7 +71,7 @@ class Gate:
             now = clock.monotonic()
             try:
                 verdict = self._barrier.poll(now, self._attendant.absent())
-                answered = now
+                answered = clock.monotonic()  # remedies may have taken long
             except Exception as error:  # noqa: BLE001 - a store that fails must not end training
                 verdict = Verdict.STAND
                 if now - answered > STORE_PATIENCE:

@@ -70,6 +70,8 @@ class Watch:
             job.world_size,
             accept=self._accept,
             apply=self._apply,
+            undo=self._undo,
+            position=adapter.step,
             lease_limit=job.lease_limit,
             on_outcome=self._on_outcome,
             left=self._step,
@@ -269,14 +271,20 @@ class Watch:
     def _accept(self, remedies: wire.Remedies) -> str:
         return self._adapter.refuses(remedies)
 
-    def _apply(self, remedies: wire.Remedies) -> None:
-        if not remedies.names():
-            return
+    def _apply(self, remedies: wire.Remedies) -> str:
         try:
             self._adapter.apply(remedies)
-        except ControlError as error:
+        except Exception as error:  # noqa: BLE001 - said to all ranks; the run stays held
             log.error("sentinel: a remedy failed on rank %d: %s", self._job.rank, error)
-        self._step = self._adapter.step()
+            return str(error) if isinstance(error, ControlError) else repr(error)
+        self._step = self._adapter.step()  # an earlier one after a rollback
+        return ""
+
+    def _undo(self, remedies: wire.Remedies) -> None:
+        try:  # another rank could not do these
+            self._adapter.undo(remedies)
+        except Exception as error:  # noqa: BLE001 - the run stays held, and a person looks at it
+            log.error("sentinel: not taken back on rank %d: %s", self._job.rank, error)
 
     def _on_outcome(self, outcome: control.Outcome) -> None:
         self._emitter.say(wire.Report(control.encode(outcome)))
@@ -295,7 +303,8 @@ class Watch:
         return self._place if self._placed else None
 
     def greeting(self) -> list[wire.FromRank]:
-        """`Hello`, and what a daemon that was away has missed."""
+        """`Hello`, and what a daemon that was away has missed, so that it goes on from there."""
+        self._barrier.refresh()
         panel = self._adapter.panel
         hello = wire.Hello(
             version=wire.VERSION,

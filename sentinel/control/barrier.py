@@ -1,4 +1,4 @@
-"""The ranks' half of the hold: how all of them come to stand after the same step.
+"""The ranks' half of the hold: how all of them come to stand after the same step, and go on.
 
 The daemon proposes; the register that the ranks share decides. Pure but for that register: the
 time is an argument, and waiting is the caller's.
@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from threading import RLock
 
 from sentinel.control.outcome import OPEN, UNATTENDED, Outcome, Phase, Register, decode, encode
+from sentinel.control.stand import Attempt, Stand
 from sentinel.wire import HoldOrder, Remedies, ResumeOrder, StopOrder
 
 NEVER = 1 << 62  # a step that no run reaches
 MAX_LEAD = 4096  # steps
 ABSENCE = 300.0  # s without a daemon after which a held run does what is set for `unattended`
+SILENCE = 60.0  # s without a sign of life of any rank that is still busy with remedies
+LABOR = 3600.0  # s that a rank which has done its remedies waits for others that live
+
+Work = Callable[[], None]
 
 
 class Verdict(str, Enum):
@@ -28,39 +34,34 @@ class Verdict(str, Enum):
 
 
 @dataclass
-class _Stand:
-    """One rank standing at one boundary."""
-
-    step: int
-    since: float
-    counted: int = 0  # the epoch in which this rank was counted as standing
-    answered: tuple[int, int] = (0, 0)  # the epoch and attempt whose remedies it has accepted
-    held_since: float | None = None
-    accepting_since: float | None = None
-
-
-@dataclass
 class Barrier:
     """One rank's view of the register, and the rules by which it obeys and writes it.
 
     The training thread calls `leave` at every boundary, which compares two integers, and
-    `poll` while it stands. Any thread may call `hear` and `refresh`. `accept` says why this rank
-    cannot do some remedies, or nothing; `apply` does them.
+    `poll` while it stands. Any thread may call `hear` and `refresh`, also while `poll` carries out
+    remedies. `accept` says why this rank cannot do some remedies, or nothing; `apply` does them
+    and says why they failed, or nothing; `undo` takes back what can be of remedies that this rank
+    has done, since another could not do them. Each of the three is called once for each attempt to
+    resume at most, on the training thread. `position` is the trainer's last step: it is asked
+    after a rollback.
     """
 
     register: Register
     rank: int
     world_size: int
     accept: Callable[[Remedies], str]
-    apply: Callable[[Remedies], None]
+    apply: Callable[[Remedies], str]
+    undo: Callable[[Remedies], None] = lambda remedies: None
+    position: Callable[[], int] | None = None
     lease_limit: float = 60.0
+    silence: float = SILENCE
     on_outcome: Callable[[Outcome], None] = lambda outcome: None
     target: int = NEVER  # stand after this step
     left: int = 0  # the last step whose boundary this rank has left
     seen: Outcome | None = None
     _value: bytes = b""  # the register as last read
-    _applied: int = 0
-    _stand: _Stand | None = None
+    _stand: Stand | None = None
+    _busy: str = ""  # the counter of signs of life, while remedies are carried out
     _lock: RLock = field(default_factory=RLock)
 
     # At a boundary: the training thread.
@@ -74,29 +75,42 @@ class Barrier:
         """Begin to stand after `step`; `poll` follows until it no longer says STAND."""
         with self._lock:
             self.left = step - 1
-            self._stand = _Stand(step, now)
+            self._stand = Stand(step, now)
 
     def poll(self, now: float, absent: float = 0.0) -> Verdict:
         """Read the register and do what it asks of a rank that stands here.
 
-        `absent` is for how many seconds this rank has been without a daemon.
+        `absent` is for how many seconds this rank has been without a daemon. Takes as long as
+        `apply` takes; meanwhile `hear` and `refresh` do not wait.
         """
         with self._lock:
-            stand = self._stand
-            outcome = self.refresh()
-            if stand is None or outcome is None:
-                return self._go()
-            if outcome.phase == "hold":
-                return self._poll_hold(stand, outcome, now)
-            if outcome.phase == "held":
-                return self._poll_held(stand, outcome, now, absent)
-            if outcome.phase == "accepting":
-                return self._poll_accepting(stand, outcome, now)
-            if outcome.phase == "stopped":
-                return Verdict.STOP
-            return self._go()
+            answer = self._look(now, absent)
+        if isinstance(answer, Verdict):
+            return answer
+        answer()
+        return Verdict.STAND
 
-    def _poll_hold(self, stand: _Stand, outcome: Outcome, now: float) -> Verdict:
+    def _look(self, now: float, absent: float) -> Verdict | Work:
+        stand = self._stand
+        outcome = self.refresh()
+        if stand is None or outcome is None:
+            return self._go()
+        mine = stand.attempt
+        if mine is not None and mine.applied and not self._is_under_way(mine, outcome):
+            if outcome.done == mine.number:
+                return self._go()
+            return partial(self._take_back, mine)
+        if outcome.phase == "hold":
+            return self._look_at_hold(stand, outcome, now)
+        if outcome.phase == "held":
+            return self._look_at_held(stand, outcome, now, absent)
+        if outcome.phase in ("accepting", "applying"):
+            return self._look_at_attempt(stand, outcome, now)
+        if outcome.phase == "stopped":
+            return Verdict.STOP
+        return self._go()
+
+    def _look_at_hold(self, stand: Stand, outcome: Outcome, now: float) -> Verdict:
         if outcome.step > stand.step:
             return self._go()  # on to the later step that was agreed on
         if outcome.step < stand.step:
@@ -109,49 +123,128 @@ class Barrier:
         else:
             standing = self.register.count(name, 0)
         if standing >= self.world_size:
-            self._write(outcome, "stopped" if outcome.then == "stop" else "held")
+            self._all_stand(outcome)
         elif now - stand.since > outcome.lease:
             arrived = f"{standing} of {self.world_size} ranks stood within {outcome.lease:g} s"
             self._write(outcome, "released", refused=arrived)
         return Verdict.STAND
 
-    def _poll_held(self, stand: _Stand, outcome: Outcome, now: float, absent: float) -> Verdict:
-        stand.accepting_since = None
-        if stand.held_since is None:
-            stand.held_since = now
-        unanswered = now - stand.held_since > outcome.hold_for
-        deserted = self.rank == 0 and absent > ABSENCE and now - stand.held_since > ABSENCE
-        if (unanswered or deserted) and outcome.unattended != "hold":
-            phase: Phase = "stopped" if outcome.unattended == "stop" else "resumed"
+    def _all_stand(self, outcome: Outcome) -> None:
+        if outcome.then == "stop":
+            self._write(outcome, "stopped")
+        elif outcome.then == "checkpoint":
+            self._write(outcome, "accepting", attempt=1, remedies=Remedies(checkpoint=True))
+        else:
+            self._write(outcome, "held")
+
+    def _look_at_held(self, stand: Stand, outcome: Outcome, now: float, absent: float) -> Verdict:
+        if stand.held[0] != outcome.serial:  # also after a resume that failed: somebody was there
+            stand.held = (outcome.serial, now)
+        held = now - stand.held[1]
+        unanswered = held > outcome.hold_for
+        deserted = self.rank == 0 and absent > ABSENCE and held > ABSENCE
+        unattended = outcome.unattended
+        if unattended == "resume" and outcome.torn:
+            unattended = "hold"  # ranks with different weights must not train on
+        if (unanswered or deserted) and unattended != "hold":
             why = "nobody answered" if unanswered else "the daemon is gone"
-            self._write(
-                outcome,
-                phase,
-                by=f"{UNATTENDED}: {why}",
-                remedied=outcome.epoch,
-                remedies=Remedies(),
-            )
+            phase: Phase = "stopped" if unattended == "stop" else "resumed"
+            self._write(outcome, phase, by=f"{UNATTENDED}: {why}", remedies=Remedies(), refused="")
         return Verdict.STAND
 
-    def _poll_accepting(self, stand: _Stand, outcome: Outcome, now: float) -> Verdict:
-        if stand.accepting_since is None:
-            stand.accepting_since = now
-        name = f"{outcome.epoch}/{outcome.attempt}/accepted"
-        this = (outcome.epoch, outcome.attempt)
-        if stand.answered != this:
-            if reason := self.accept(outcome.remedies):
-                self._write(outcome, "held", refused=f"rank {self.rank}: {reason}")
-                return Verdict.STAND
-            stand.answered = this
-            accepted = self.register.count(name, 1)
+    # An attempt to resume: `accept` and `apply` run without the lock.
+
+    def _look_at_attempt(self, stand: Stand, outcome: Outcome, now: float) -> Verdict | Work:
+        mine = stand.attempt
+        if mine is None or mine.number != (outcome.epoch, outcome.attempt):
+            mine = Attempt((outcome.epoch, outcome.attempt), outcome.remedies, now)
+            stand.attempt = mine
+        if outcome.phase == "applying":
+            if not mine.begun:
+                return partial(self._carry_out, stand, mine)
+            self._await_finish(mine, outcome, now)
+        elif not mine.accepted:
+            return partial(self._answer, mine)
         else:
-            accepted = self.register.count(name, 0)
-        if accepted >= self.world_size:
-            self._write(outcome, "resumed", refused="")
-        elif now - stand.accepting_since > outcome.lease:
-            late = f"{accepted} of {self.world_size} ranks accepted within {outcome.lease:g} s"
-            self._write(outcome, "held", refused=late)
+            self._await_acceptance(mine, outcome, now)
         return Verdict.STAND
+
+    def _answer(self, mine: Attempt) -> None:
+        try:
+            why = self.accept(mine.remedies)
+        except Exception as error:  # noqa: BLE001 - what a trainer raises is its answer
+            why = f"{type(error).__name__}: {error}"
+        with self._lock:
+            mine.accepted = True  # before it is counted: no failure may count it twice
+            outcome = self._read()
+            if not why:
+                self.register.count(mine.counter("accepted"), 1)
+            elif outcome is not None and self._is_under_way(mine, outcome):
+                self._give_up(outcome, f"rank {self.rank}: {why}"[:1000])
+
+    def _await_acceptance(self, mine: Attempt, outcome: Outcome, now: float) -> None:
+        accepted = self.register.count(mine.counter("accepted"), 0)
+        if accepted >= self.world_size:
+            self._write(outcome, "applying" if outcome.remedies.names() else "resumed", refused="")
+        elif now - mine.since > outcome.lease:
+            within = f"within {outcome.lease:g} s"
+            self._give_up(outcome, f"{accepted} of {self.world_size} ranks accepted {within}")
+
+    def _carry_out(self, stand: Stand, mine: Attempt) -> None:
+        mine.begun = True  # before it begins: no failure may begin it twice
+        self._busy = mine.counter("busy")
+        try:
+            why = self.apply(mine.remedies)
+        except Exception as error:  # noqa: BLE001 - what a trainer raises is its answer
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            self._busy = ""
+        with self._lock:
+            mine.applied = not why
+            if mine.applied and mine.remedies.rollback and self.position is not None:
+                stand.step = self.position()
+                self.left = stand.step - 1
+            outcome = self._read()
+            while why and outcome is not None and self._is_under_way(mine, outcome):
+                if outcome.refused:  # another's reason, which was first
+                    break
+                failed = outcome.next("applying", refused=f"rank {self.rank}: {why}"[:1000])
+                outcome = self._swap(failed)
+            self.register.count(mine.counter("finished"), 1)
+
+    def _await_finish(self, mine: Attempt, outcome: Outcome, now: float) -> None:
+        """Wait until all have done the remedies or failed: until then some may need the others."""
+        finished = self.register.count(mine.counter("finished"), 0)
+        signs = self.register.count(mine.counter("busy"), 0)
+        if mine.waiting_since is None:
+            mine.waiting_since = mine.sign_at = now
+        if signs != mine.signs:
+            mine.signs, mine.sign_at = signs, now
+        done = f"{finished} of {self.world_size} ranks have carried it out"
+        if finished >= self.world_size and outcome.refused:
+            self._give_up(outcome, outcome.refused)
+        elif finished >= self.world_size:
+            torn = outcome.torn and not outcome.remedies.rollback
+            self._write(outcome, "resumed", done=mine.number, torn=torn)
+        elif now - mine.sign_at > self.silence:
+            self._give_up(outcome, f"{done}, and no other has shown life for {self.silence:g} s")
+        elif now - mine.waiting_since > LABOR:
+            self._give_up(outcome, f"{done} within {LABOR:g} s")
+
+    def _give_up(self, outcome: Outcome, why: str) -> None:
+        """The attempt has failed: the run is held again, but never because of a checkpoint."""
+        phase: Phase = "resumed" if outcome.then == "checkpoint" else "held"
+        rolled = outcome.phase == "applying" and bool(outcome.remedies.rollback)
+        self._write(outcome, phase, refused=outcome.refused or why, torn=outcome.torn or rolled)
+
+    def _take_back(self, mine: Attempt) -> None:
+        mine.applied = False
+        self.undo(mine.remedies)
+
+    @staticmethod
+    def _is_under_way(mine: Attempt, outcome: Outcome) -> bool:
+        this = mine.number == (outcome.epoch, outcome.attempt)
+        return this and outcome.phase in ("accepting", "applying")
 
     def abandon(self) -> None:
         """Leave without the register, which does not answer any more."""
@@ -160,11 +253,6 @@ class Barrier:
             self._go()
 
     def _go(self) -> Verdict:
-        """Leave the place where this rank stands, after the remedies it has not done yet."""
-        outcome = self.seen
-        if outcome is not None and outcome.remedied > self._applied:
-            self._applied = outcome.remedied
-            self.apply(outcome.remedies)
         if self._stand is not None:
             self.left = self._stand.step
             self._stand = None
@@ -182,13 +270,12 @@ class Barrier:
                 return
             elif isinstance(order, StopOrder):
                 self._write(outcome, "stopped", by=order.by, reason="", refused="")
-            else:
+            elif order.attempt == outcome.attempt + 1:
                 self._write(
                     outcome,
                     "accepting",
                     by=order.by,
-                    attempt=outcome.attempt + 1,
-                    remedied=outcome.epoch,
+                    attempt=order.attempt,
                     remedies=order.remedies,
                     refused="",
                 )
@@ -211,13 +298,18 @@ class Barrier:
             then=order.then,
             hold_for=order.hold_for,
             unattended=order.unattended,
-            remedied=before.remedied if before else 0,
-            remedies=before.remedies if before else Remedies(),
+            asked_by=order.by,
+            done=before.done if before else (0, 0),
         )
         self._swap(outcome)
 
     def refresh(self) -> Outcome | None:
-        """Read the register; move the hold when this rank is already past its step."""
+        """Read the register; move the hold when this rank is already past its step.
+
+        While this rank carries out remedies each call shows the others that it lives.
+        """
+        if busy := self._busy:
+            self.register.count(busy, 1)
         with self._lock:
             outcome = self._read()
             for _ in range(8):
@@ -227,11 +319,14 @@ class Barrier:
             return outcome
 
     def depart(self) -> None:
-        """This rank will reach no further boundary: release a hold that would wait for it."""
+        """This rank will reach no further boundary: give up what would wait for it."""
         with self._lock:
             outcome = self._read()
+            why = f"rank {self.rank} has left the run"
             if outcome is not None and outcome.phase == "hold":
-                self._write(outcome, "released", refused=f"rank {self.rank} has left the run")
+                self._write(outcome, "released", refused=why)
+            elif outcome is not None and outcome.phase in ("accepting", "applying"):
+                self._give_up(outcome, why)
 
     # The register.
 
@@ -247,7 +342,8 @@ class Barrier:
 
     def _swap(self, after: Outcome) -> Outcome | None:
         """Replace the value that was read last; whoever was faster, obey what stands there now."""
-        self.register.swap(self._value, encode(after))
+        if self.register.swap(self._value, encode(after)):
+            self._saw(after)  # another may have replaced it before it is read again
         return self._read()
 
     def _read(self) -> Outcome | None:
@@ -256,7 +352,10 @@ class Barrier:
         if outcome is not None:
             binding = outcome.phase in OPEN or outcome.phase == "stopped"
             self.target = outcome.step if binding else NEVER
-            if self.seen is None or outcome.serial > self.seen.serial:
-                self.seen = outcome
-                self.on_outcome(outcome)
+            self._saw(outcome)
         return outcome
+
+    def _saw(self, outcome: Outcome) -> None:
+        if self.seen is None or outcome.serial > self.seen.serial:
+            self.seen = outcome
+            self.on_outcome(outcome)

@@ -3,11 +3,13 @@
 All ranks share one register. Its value is the latest `Outcome`, replaced by compare-and-swap
 only, so that the outcomes of a run form one sequence, whoever writes them:
 
-    (nothing) -> hold -> held -> accepting -> resumed -> hold ...
-                  |       |  ^      |
-                  |       |  +------+ (a rank cannot do a remedy)
+    (nothing) -> hold -> held -> accepting -> applying -> resumed -> hold ...
+                  |       |  ^      |  |         |
+                  |       |  +------+------------+  (a rank cannot do a remedy, or it failed)
+                  |       |            +-> resumed (there is no remedy to be done)
                   |       +-> resumed (nobody answered), stopped
-                  +-> hold (later step, a new epoch), released, stopped (asked for from the start)
+                  +-> hold (later step, a new epoch), released, stopped (asked for from the start),
+                      accepting (a checkpoint, asked for from the start; goes on even if it fails)
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ import msgspec
 
 from sentinel.wire import Remedies
 
-Phase = Literal["hold", "held", "accepting", "resumed", "released", "stopped"]
+Phase = Literal["hold", "held", "accepting", "applying", "resumed", "released", "stopped"]
 UNATTENDED = "unattended"  # how `by` begins when nobody answered
-OPEN: frozenset[Phase] = frozenset({"hold", "held", "accepting"})
+OPEN: frozenset[Phase] = frozenset({"hold", "held", "accepting", "applying"})
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -28,9 +30,13 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `serial` counts the outcomes of the run, `epoch` the steps that were agreed on; `asked` is
     the epoch in which the hold was first ordered, before ranks that were already past its step
-    moved it. `lease` (s) bounds how long a rank stands before all do, and how long they have to
-    accept remedies. `attempt` counts the resumes asked for in this epoch. `remedies` are those
-    of epoch `remedied`: they stay until the next resume, for ranks that were slow to read.
+    moved it, and `asked_by` who ordered it; `by` is who brought about this outcome. `lease` (s)
+    bounds how long a rank stands before all do, and how long they have to accept remedies.
+
+    `attempt` counts the resumes asked for in this epoch and `remedies` are those of the latest;
+    `done` is the epoch and attempt whose remedies every rank has carried out last, for ranks that
+    were slow to read. `refused` is why what was asked for is not done. `torn`: a rollback was begun
+    and has not ended on every rank, so that the ranks may have different weights.
     """
 
     serial: int
@@ -46,9 +52,11 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     hold_for: float = 7200.0
     unattended: str = "resume"
     attempt: int = 0
-    remedied: int = 0
     remedies: Remedies = Remedies()
     refused: str = ""
+    asked_by: str = ""
+    done: tuple[int, int] = (0, 0)
+    torn: bool = False
 
     def next(self, phase: Phase, **changes: object) -> Outcome:
         """The outcome that follows this one."""

@@ -30,6 +30,7 @@ from sentinel.store.writing import NewAction, Reminder
 log = logging.getLogger("sentinel.daemon")
 
 OBSERVING = "the daemon was started with --observe and acts on no rule"
+TELL_WITHIN = 3.0  # s that ranks may take to tell it once all of them are there
 LAPSE_AFTER = 30.0  # s after a restart, for ranks to tell what became of older orders
 
 NOTHING = wire.Remedies()
@@ -294,10 +295,14 @@ class Orders:
         """Once a second."""
         self._carry_out(self.control.tick(now))
         self._remind(now)
-        if self._lapse_at is not None and now >= self._lapse_at:
-            self._lapse_at = None
-            if self.control.state == "running":
-                self._desk.ledger.lapse(self.run, self.started, self._lapse_before, now)
+        settled = self.control.state in ("running", "held")  # else it may come true yet
+        if settled and self._lapse_at is not None and now >= self._lapse_at:
+            self._lapse(now)
+
+    def complete(self, now: float) -> None:
+        """All ranks are connected, and tell in a moment all that they know."""
+        if self._lapse_at is not None:
+            self._lapse_at = min(self._lapse_at, now + TELL_WITHIN)
 
     def _remind(self, now: float) -> None:
         """Have people reminded that the run is held, when that is due."""
@@ -314,6 +319,12 @@ class Orders:
         """All ranks are gone; should they come back, they stand since when they stood."""
         self._before = self.hold() or self._before
         self._carry_out(self.control.ended(now))
+        if self._lapse_at is not None:
+            self._lapse(now)
+
+    def _lapse(self, now: float) -> None:
+        self._lapse_at = None
+        self._desk.ledger.lapse(self.run, self.started, self._lapse_before, now)
 
     # What follows.
 

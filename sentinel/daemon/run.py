@@ -134,6 +134,8 @@ class Run:
         offers = [frozenset(other.offers) for other in self._hellos.values()]
         self.orders.control.offers = frozenset.intersection(*offers)
         self.orders.control.world_size = hello.world_size
+        if len(self._lines) == hello.world_size:
+            self.orders.complete(now)
         self._judge(partial(self.engine.feed, hello.rank, hello, now))
         self.tell_state()
 

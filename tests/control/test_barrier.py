@@ -1,124 +1,18 @@
-"""The hold's protocol: many ranks in one process, the order of everything drawn at random."""
+"""The ranks' half of the hold, one situation at a time."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+import itertools
+import threading
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sentinel.control.barrier import ABSENCE, Barrier, Verdict
-from sentinel.control.outcome import Outcome, decode
+from sentinel.control.barrier import ABSENCE, LABOR, SILENCE, Barrier, Verdict
+from sentinel.control.outcome import Outcome
 from sentinel.wire import HoldOrder, Remedies, ResumeOrder, StopOrder
+from tests.control.simulation import LEASE, MemoryRegister, World
 
-
-@dataclass
-class MemoryRegister:
-    """A register as the job's store keeps it."""
-
-    value: bytes = b""
-    counts: dict[str, int] = field(default_factory=dict)
-    history: list[bytes] = field(default_factory=list)
-    between: Callable[[], None] = lambda: None  # what others do between a read and what follows
-
-    def read(self) -> bytes:
-        value = self.value
-        self.between()
-        return value
-
-    def swap(self, expected: bytes, desired: bytes) -> bool:
-        if self.value != expected:
-            return False
-        self.value = desired
-        self.history.append(desired)
-        return True
-
-    def count(self, name: str, add: int) -> int:
-        self.counts[name] = self.counts.get(name, 0) + add
-        return self.counts[name]
-
-
-class Worker:
-    """One rank that trains: it can finish a step only once every rank has begun it."""
-
-    def __init__(self, cluster: Cluster, rank: int) -> None:
-        self.cluster = cluster
-        self.refuses = ""
-        self.applied: list[Remedies] = []
-        self.begun = 1
-        self.standing: int | None = None
-        self.stopped: int | None = None
-        self.inside = True  # a step; else at a boundary
-        self.barrier = Barrier(
-            cluster.register,
-            rank,
-            cluster.size,
-            accept=lambda remedies: self.refuses,
-            apply=self.applied.append,
-        )
-
-    def hear(self, order: HoldOrder | ResumeOrder | StopOrder) -> None:
-        self.barrier.hear(order)
-
-    def advance(self) -> None:
-        """Do the next thing that this rank's training thread would do."""
-        if self.stopped is not None:
-            return
-        if self.standing is not None:
-            verdict = self.barrier.poll(self.cluster.now, self.cluster.absent)
-            if verdict is Verdict.GO:
-                self.standing, self.inside = None, True
-                self.begun += 1
-            elif verdict is Verdict.STOP:
-                self.stopped = self.standing
-        elif self.inside:
-            if all(one.begun >= self.begun - self.cluster.ahead for one in self.cluster.workers):
-                self.inside = False  # all collectives of this step are done
-        elif self.barrier.leave(self.begun):
-            self.begun += 1
-            self.inside = True
-        else:
-            self.standing = self.begun
-            self.barrier.arrive(self.begun, self.cluster.now)
-
-
-class Cluster:
-    def __init__(self, size: int, ahead: int = 0) -> None:
-        self.size, self.ahead = size, ahead
-        self.now = 0.0
-        self.absent = 0.0
-        self.register = MemoryRegister()
-        self.workers: list[Worker] = []
-        self.workers += [Worker(self, rank) for rank in range(size)]
-
-    def outcome(self) -> Outcome | None:
-        return decode(self.register.value)
-
-    def check(self) -> None:
-        """What must never be."""
-        outcome = self.outcome()
-        if outcome is not None and outcome.phase in ("held", "accepting"):
-            assert {one.standing for one in self.workers} == {outcome.step}
-        stopped = {one.stopped for one in self.workers} - {None}
-        assert len(stopped) <= 1
-        serials = [decoded.serial for value in self.register.history if (decoded := decode(value))]
-        assert serials == list(range(1, len(serials) + 1))
-
-    def run(self, rounds: int, seconds: float = 0.01) -> None:
-        for _ in range(rounds):
-            self.now += seconds
-            for worker in self.workers:
-                worker.advance()
-                self.check()
-
-    def tell(self, *orders: HoldOrder | ResumeOrder | StopOrder) -> None:
-        for worker in self.workers:
-            for order in orders:
-                worker.barrier.hear(order)
+HALF = Remedies(lr_scale=0.5)
 
 
 def hold(epoch: int = 1, step: int = 1, lead: int = 2, **changes: object) -> HoldOrder:
@@ -127,117 +21,54 @@ def hold(epoch: int = 1, step: int = 1, lead: int = 2, **changes: object) -> Hol
         "asked": epoch,
         "step": step,
         "lead": lead,
-        "lease": 10.0,
+        "lease": LEASE,
         "by": "rule NonFiniteUpdate",
         "reason": "a NaN",
     }
     return HoldOrder(**(fields | changes))  # type: ignore[arg-type]  # a table of mixed values
 
 
-def held_cluster(size: int = 4) -> Cluster:
-    cluster = Cluster(size)
-    cluster.run(7)
-    cluster.tell(hold())
-    cluster.run(40)
-    outcome = cluster.outcome()
+def outcome_of(world: World) -> Outcome:
+    outcome = world.outcome()
     assert outcome is not None
-    assert outcome.phase == "held"
-    return cluster
+    return outcome
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    size=st.integers(1, 8),
-    ahead=st.sampled_from([0, 0, 1, 10]),
-    lead=st.integers(0, 4),
-)
-def test_ranks_stand_together_or_go_on_whatever_is_lost_late_or_doubled(
-    seed: int, size: int, ahead: int, lead: int
-) -> None:
-    draw = random.Random(seed)
-    cluster = Cluster(size, ahead)
-    in_flight: list[tuple[int, HoldOrder | ResumeOrder | StopOrder]] = []
-    busy: list[Worker] = []
-
-    def interleave() -> None:
-        others = [one for one in cluster.workers if one not in busy]
-        if others and len(busy) < 3 and draw.random() < 0.2:
-            act(draw.choice(others), Worker.advance)
-
-    def act(worker: Worker, what: Callable[[Worker], object]) -> None:
-        busy.append(worker)
-        what(worker)
-        busy.pop()
-
-    cluster.register.between = interleave
-    for turn in range(400):
-        worker = draw.choice(cluster.workers)
-        event = draw.random()
-        outcome = cluster.outcome()
-        if event < 0.7:
-            act(worker, Worker.advance)
-        elif event < 0.8:
-            act(worker, lambda one: one.barrier.refresh())
-        elif event < 0.83:
-            cluster.now += draw.choice([0.01, 1.0, 11.0])
-        elif event < 0.86:
-            epoch = (outcome.epoch if outcome else 0) + draw.choice([0, 1, 1, 2])
-            step = max(one.begun for one in cluster.workers) - draw.choice([0, 1, 5])
-            order = hold(epoch, max(step, 0), lead)
-            in_flight += [(rank, order) for rank in range(size)]
-        elif event < 0.88 and outcome is not None and outcome.phase == "held":
-            resume = ResumeOrder(outcome.epoch, "user", Remedies(lr_scale=1 + turn / 1000))
-            in_flight += [(rank, resume) for rank in range(size)]
-        elif in_flight:
-            at = draw.randrange(len(in_flight))
-            rank, arriving = in_flight[at]
-            if draw.random() < 0.6:
-                in_flight.pop(at)  # else it will arrive once more
-            if draw.random() < 0.8:
-                act(cluster.workers[rank], partial(Worker.hear, order=arriving))
-        cluster.check()
-    cluster.register.between = lambda: None
-    # From here on the network is well and time passes: nobody may be left standing alone.
-    cluster.run(200, seconds=0.5)
-    outcome = cluster.outcome()
-    if outcome is not None and outcome.phase == "held":
-        cluster.tell(ResumeOrder(outcome.epoch, "user"))
-    before = min(one.begun for one in cluster.workers)
-    cluster.run(200, seconds=0.5)
-    assert all(one.begun > before for one in cluster.workers)
-    assert len({tuple(one.applied) for one in cluster.workers}) == 1
+def held_world(size: int = 4, **changes: object) -> World:
+    world = World(size)
+    world.rounds(7)
+    world.tell(hold(**changes))  # type: ignore[arg-type]  # a table of mixed values
+    world.rounds(20)
+    assert outcome_of(world).phase in ("held", "resumed")
+    return world
 
 
 def test_64_ranks_are_held_at_the_same_step_and_go_on() -> None:
-    cluster = held_cluster(64)
-    outcome = cluster.outcome()
-    assert outcome is not None
-    assert {one.standing for one in cluster.workers} == {outcome.step}
-    cluster.tell(ResumeOrder(1, "user", Remedies(lr_scale=0.5, skip_batches=8)))
-    cluster.run(20)
-    assert all(one.standing is None for one in cluster.workers)
-    assert all(one.applied == [Remedies(0.5, 8)] for one in cluster.workers)
+    world = held_world(64)
+    assert {one.standing for one in world.workers} == {outcome_of(world).step}
+    world.tell(ResumeOrder(1, "user", Remedies(lr_scale=0.5, skip_batches=8)))
+    world.rounds(20)
+    assert all(one.standing is None for one in world.workers)
+    assert all([*one.applied.values()] == [Remedies(0.5, 8)] for one in world.workers)
 
 
 def test_an_order_that_reaches_one_rank_only_holds_all_of_them() -> None:
-    cluster = Cluster(4)
-    cluster.run(5)
-    cluster.workers[2].barrier.hear(hold())
-    for worker in cluster.workers:
-        worker.barrier.refresh()  # as every heartbeat does
-    cluster.run(40)
-    assert (outcome := cluster.outcome()) is not None
-    assert outcome.phase == "held"
+    world = World(4)
+    world.rounds(5)
+    world.office.issued.append(hold())
+    world.workers[2].barrier.hear(hold())
+    for worker in world.workers:
+        world.refresh(worker)  # as every heartbeat does
+    world.rounds(20)
+    assert outcome_of(world).phase == "held"
 
 
 def test_a_rank_that_is_past_the_step_moves_the_hold_ahead() -> None:
-    cluster = Cluster(2)
-    cluster.run(5)
-    slow, fast = cluster.workers
+    world = World(2)
+    world.rounds(5)
+    slow, fast = world.workers
     slow.barrier.hear(hold(lead=1))
-    asked = slow.barrier.seen
-    assert asked is not None
+    asked = outcome_of(world)
     fast.barrier.left = asked.step
     moved = fast.barrier.refresh()
     assert moved is not None
@@ -247,62 +78,234 @@ def test_a_rank_that_is_past_the_step_moves_the_hold_ahead() -> None:
 
 
 def test_a_hold_that_one_rank_never_reaches_is_released_when_the_lease_ends() -> None:
-    cluster = Cluster(3, ahead=100)  # nothing makes the others wait for the third
-    standing = cluster.workers[:2]
-    cluster.tell(hold())
+    world = World(3, ahead=100)  # nothing makes the others wait for the third
+    standing = world.workers[:2]
+    world.tell(hold())
     for _ in range(20):
         for worker in standing:
-            worker.advance()
+            world.act(worker)
     assert all(one.standing is not None for one in standing)
-    cluster.now += 20
+    world.now += LEASE + 1
     for _ in range(2):
         for worker in standing:
-            worker.advance()
-    assert (outcome := cluster.outcome()) is not None
-    assert outcome.phase == "released"
-    assert "2 of 3 ranks" in outcome.refused
+            world.act(worker)
+    assert outcome_of(world).phase == "released"
+    assert "2 of 3 ranks" in outcome_of(world).refused
     assert all(one.standing is None for one in standing)
 
 
 def test_a_resume_that_one_rank_cannot_do_leaves_all_held_and_says_which() -> None:
-    cluster = held_cluster()
-    cluster.workers[3].refuses = "the trainer does not offer skip_batches"
-    cluster.tell(ResumeOrder(1, "user", Remedies(skip_batches=5)))
-    cluster.run(20)
-    assert (outcome := cluster.outcome()) is not None
-    assert outcome.phase == "held"
-    assert outcome.refused == "rank 3: the trainer does not offer skip_batches"
-    assert not any(one.applied for one in cluster.workers)
-    cluster.tell(ResumeOrder(1, "user", Remedies(lr_scale=0.1)))
-    cluster.workers[3].refuses = ""
-    cluster.run(20)
-    assert all(one.applied == [Remedies(lr_scale=0.1)] for one in cluster.workers)
+    world = held_world()
+    world.workers[3].refuses = "the trainer does not offer skip_batches"
+    world.tell(ResumeOrder(1, "user", Remedies(skip_batches=5)))
+    world.rounds(10)
+    assert outcome_of(world).phase == "held"
+    assert outcome_of(world).refused == "rank 3: the trainer does not offer skip_batches"
+    assert not any(one.applied for one in world.workers)
+    world.workers[3].refuses = ""
+    world.tell(ResumeOrder(1, "user", Remedies(lr_scale=0.1), attempt=2))
+    world.rounds(10)
+    assert all([*one.applied.values()] == [Remedies(lr_scale=0.1)] for one in world.workers)
 
 
-def test_remedies_reach_a_rank_that_slept_through_the_resume_and_into_the_next_hold() -> None:
-    cluster = held_cluster(2)
-    awake, asleep = cluster.workers
-    cluster.tell(ResumeOrder(1, "user", Remedies(lr_scale=0.5)))
-    for worker in cluster.workers:
-        worker.advance()  # both accept
-    awake.advance()  # writes resumed
-    awake.advance()  # goes on
-    assert awake.standing is None
-    awake.barrier.hear(hold(epoch=2))
-    assert asleep.standing is not None
-    cluster.run(40)
-    assert asleep.applied == awake.applied == [Remedies(lr_scale=0.5)]
+def test_remedies_that_fail_on_one_rank_are_taken_back_by_the_others_and_can_be_tried_again() -> (
+    None
+):
+    world = held_world()
+    world.workers[2].fails = "no space left on device"
+    world.tell(ResumeOrder(1, "user", HALF))
+    world.rounds(10)
+    outcome = outcome_of(world)
+    assert (outcome.phase, outcome.refused) == ("held", "rank 2: no space left on device")
+    assert not outcome.torn
+    assert not any(one.applied for one in world.workers), "taken back by those that had done it"
+    world.workers[2].fails = ""
+    world.tell(ResumeOrder(1, "user", HALF, attempt=2))
+    world.rounds(10)
+    assert [[*one.applied] for one in world.workers] == [[(1, 2)]] * 4
+
+
+def test_an_order_to_resume_that_comes_again_starts_no_second_attempt() -> None:
+    world = held_world(2)
+    world.workers[1].refuses = "no"
+    order = ResumeOrder(1, "user", HALF)
+    world.tell(order)
+    world.rounds(10)
+    assert (outcome_of(world).phase, outcome_of(world).attempt) == ("held", 1)
+    world.tell(order)
+    assert (outcome_of(world).phase, outcome_of(world).attempt) == ("held", 1)
+
+
+def lone(register: MemoryRegister, rank: int, **hands: object) -> Barrier:
+    """One of two ranks, standing after step 3 of a run that is held there."""
+    fields: dict[str, object] = {"accept": lambda _: "", "apply": lambda _: ""}
+    barrier = Barrier(register, rank, 2, **(fields | hands))  # type: ignore[arg-type]
+    barrier.hear(hold(step=3))
+    barrier.left = 2
+    assert not barrier.leave(3)
+    barrier.arrive(3, 0.0)
+    return barrier
+
+
+def two_in(phase: str, **hands: object) -> tuple[Barrier, Barrier]:
+    """Two ranks that have come so far on the way to resume with remedies."""
+    register = MemoryRegister()
+    pair = (lone(register, 0), lone(register, 1, **hands))
+    for _ in range(3):
+        for one in pair:
+            one.poll(0.0)
+    pair[0].hear(ResumeOrder(1, "user", Remedies(rollback="2", lr_scale=0.5)))
+    for turn in itertools.cycle(pair):
+        if register.history[-1].phase == phase:
+            break
+        turn.poll(0.0)
+    return pair
+
+
+def phase_of(barrier: Barrier) -> str | None:
+    return barrier.seen.phase if barrier.seen else None
+
+
+def test_a_rank_that_dies_at_its_remedies_is_missed_within_a_minute_of_silence() -> None:
+    waiting, _ = two_in("applying")
+    waiting.poll(1.0)  # does its own
+    waiting.poll(2.0)
+    assert waiting.poll(2.0 + SILENCE) is Verdict.STAND
+    assert phase_of(waiting) == "applying"
+    waiting.poll(3.0 + SILENCE)
+    assert phase_of(waiting) == "held"
+    assert waiting.seen is not None
+    assert waiting.seen.refused.startswith("1 of 2 ranks have carried it out, and no other")
+    assert waiting.seen.torn
+
+
+def test_a_rank_that_lives_may_take_long_for_its_remedies_but_not_for_ever() -> None:
+    stuck, release = threading.Event(), threading.Event()
+
+    def apply(remedies: Remedies) -> str:
+        stuck.set()
+        assert release.wait(30)
+        return ""
+
+    undone: list[Remedies] = []
+    waiting, busy = two_in("applying", apply=apply, undo=undone.append)
+    thread = threading.Thread(target=busy.poll, args=(1.0,))
+    thread.start()
+    assert stuck.wait(30)
+    waiting.poll(1.0)
+    now = 1.0
+    while now < LABOR:
+        waiting.poll(now)
+        busy.refresh()  # its heartbeat, which does not wait for `apply`
+        now += SILENCE / 2
+        assert phase_of(waiting) == "applying", now
+    busy.refresh()
+    waiting.poll(now + SILENCE)
+    assert waiting.seen is not None
+    assert waiting.seen.refused == f"1 of 2 ranks have carried it out within {LABOR:g} s"
+    release.set()
+    thread.join()
+    assert busy.poll(now) is Verdict.STAND
+    assert busy.poll(now) is Verdict.STAND
+    assert undone == [Remedies(rollback="2", lr_scale=0.5)], "it came too late, once"
+
+
+@pytest.mark.parametrize("hand", ["accept", "apply"])
+def test_what_a_trainer_raises_is_its_answer(hand: str) -> None:
+    def fail(remedies: Remedies) -> str:
+        raise OSError("stale file handle")
+
+    phase = "accepting" if hand == "accept" else "applying"
+    pair = two_in(phase, **{hand: fail})
+    for _ in range(4):
+        for one in pair:
+            one.poll(0.0)
+    assert pair[0].seen is not None
+    assert pair[0].seen.phase == "held"
+    assert pair[0].seen.refused == "rank 1: OSError: stale file handle"
+
+
+def test_after_a_rollback_the_next_hold_is_at_a_step_that_is_near() -> None:
+    world = World(3)
+    world.rounds(60)
+    world.tell(hold())
+    world.rounds(20)
+    before = outcome_of(world).step
+    world.tell(ResumeOrder(1, "user", Remedies(rollback="2", rewind=True)))
+    world.rounds(6)
+    assert {one.barrier.left for one in world.workers} <= {2, 3, 4, 5}
+    world.tell(hold(epoch=2))
+    world.rounds(20)
+    assert outcome_of(world).phase == "held"
+    assert outcome_of(world).step < before / 2
+    assert {one.step for one in world.workers} == {outcome_of(world).step}
+
+
+def test_a_run_whose_rollback_failed_on_one_rank_never_goes_on_by_itself() -> None:
+    world = held_world(2, hold_for=100.0, unattended="resume")
+    world.workers[1].fails = "checkpoint is truncated"
+    world.tell(ResumeOrder(1, "user", Remedies(rollback="2")))
+    world.rounds(10)
+    assert outcome_of(world).torn
+    world.rounds(3, seconds=200.0)
+    assert outcome_of(world).phase == "held"
+    world.workers[1].fails = ""
+    world.tell(ResumeOrder(1, "user", Remedies(rollback="1"), attempt=2))
+    world.rounds(10)
+    assert (outcome_of(world).phase, outcome_of(world).torn) == ("resumed", False)
+
+
+def test_a_person_who_tried_in_vain_has_answered() -> None:
+    world = held_world(2, hold_for=100.0)
+    world.now += 99
+    world.workers[1].refuses = "no"
+    world.tell(ResumeOrder(1, "user", HALF))
+    world.rounds(5)
+    world.rounds(3, seconds=30.0)
+    assert outcome_of(world).phase == "held"
+    world.rounds(3, seconds=30.0)
+    assert outcome_of(world).phase == "resumed"
+
+
+@pytest.mark.parametrize(
+    ("refuses", "fails", "why"),
+    [("", "", ""), ("cannot write", "", "rank 1: cannot write"), ("", "full", "rank 1: full")],
+)
+def test_a_checkpoint_is_saved_by_all_at_one_step_and_the_run_goes_on_in_any_case(
+    refuses: str, fails: str, why: str
+) -> None:
+    world = World(3)
+    world.rounds(5)
+    world.workers[1].refuses, world.workers[1].fails = refuses, fails
+    world.tell(hold(then="checkpoint"))
+    world.rounds(20)
+    outcome = outcome_of(world)
+    assert (outcome.phase, outcome.refused) == ("resumed", why)
+    assert "held" not in [one.phase for one in world.register.history]
+    saved = [[*one.applied.values()] for one in world.workers]
+    assert saved == [[] if why else [Remedies(checkpoint=True)]] * 3
+    assert all(one.standing is None for one in world.workers)
+
+
+def test_nobody_goes_on_before_all_have_ended_a_checkpoint_that_failed_on_one() -> None:
+    world = World(2)
+    world.rounds(5)
+    world.workers[1].fails = "full"
+    world.tell(hold(then="checkpoint"))
+    world.rounds(20)
+    phases = [(one.phase, one.refused) for one in world.register.history]
+    assert phases[-2:] == [("applying", "rank 1: full"), ("resumed", "rank 1: full")]
 
 
 def test_stop_ends_every_rank_at_the_same_step_held_or_not() -> None:
-    cluster = held_cluster()
-    cluster.tell(StopOrder(1, "user"))
-    cluster.run(5)
-    assert len({one.stopped for one in cluster.workers} - {None}) == 1
-    running = Cluster(4)
-    running.run(9)
+    world = held_world()
+    world.tell(StopOrder(1, "user"))
+    world.rounds(5)
+    assert len({one.stopped for one in world.workers} - {None}) == 1
+    running = World(4)
+    running.rounds(9)
     running.tell(hold(then="stop"))
-    running.run(40)
+    running.rounds(20)
     assert None not in {one.stopped for one in running.workers}
     assert len({one.stopped for one in running.workers}) == 1
 
@@ -311,44 +314,73 @@ def test_stop_ends_every_rank_at_the_same_step_held_or_not() -> None:
     ("unattended", "phase"), [("resume", "resumed"), ("stop", "stopped"), ("hold", "held")]
 )
 def test_nobody_answering_does_what_the_rule_says(unattended: str, phase: str) -> None:
-    cluster = Cluster(2)
-    cluster.run(5)
-    cluster.tell(hold(unattended=unattended, hold_for=100.0))
-    cluster.run(40)
-    cluster.now += 101
-    cluster.run(5)
-    assert (outcome := cluster.outcome()) is not None
-    assert outcome.phase == phase
-    assert outcome.by.startswith("unattended") == (unattended != "hold")
+    world = held_world(2, unattended=unattended, hold_for=100.0)
+    world.now += 101
+    world.rounds(5)
+    assert outcome_of(world).phase == phase
+    assert outcome_of(world).by.startswith("unattended") == (unattended != "hold")
 
 
 def test_a_daemon_that_stays_away_counts_as_nobody_answering() -> None:
-    cluster = held_cluster(2)
-    cluster.absent = ABSENCE + 1
-    cluster.run(5)
-    assert (outcome := cluster.outcome()) is not None
-    assert outcome.phase == "held", "an absence that began before the hold says nothing yet"
-    cluster.now += ABSENCE
-    cluster.run(5)
-    assert (outcome := cluster.outcome()) is not None
-    assert outcome.phase == "resumed"
+    world = held_world(2)
+    world.office.kill()
+    world.now += ABSENCE - 1
+    world.rounds(5)
+    assert outcome_of(world).phase == "held"
+    world.now += 2
+    world.rounds(5)
+    assert outcome_of(world).phase == "resumed"
+    assert outcome_of(world).by == "unattended: the daemon is gone"
+
+
+def test_an_absence_that_began_before_the_hold_says_nothing_yet() -> None:
+    world = World(2)
+    world.office.kill()
+    world.now += ABSENCE + 1
+    world.rounds(5)
+    world.tell(hold())
+    world.rounds(20)
+    assert outcome_of(world).phase == "held"
+    world.now += ABSENCE + 1
+    world.rounds(5)
+    assert outcome_of(world).phase == "resumed"
 
 
 def test_a_rank_that_leaves_the_run_releases_a_hold_that_would_wait_for_it() -> None:
-    cluster = Cluster(2)
-    cluster.run(5)
-    cluster.tell(hold())
-    cluster.workers[1].barrier.depart()
-    assert (outcome := cluster.outcome()) is not None
-    assert outcome.phase == "released"
-    assert outcome.refused == "rank 1 has left the run"
+    world = World(2)
+    world.rounds(5)
+    world.tell(hold())
+    world.workers[1].barrier.depart()
+    assert outcome_of(world).phase == "released"
+    assert outcome_of(world).refused == "rank 1 has left the run"
+
+
+def test_a_rank_that_is_interrupted_while_others_accept_leaves_them_held() -> None:
+    waiting, leaving = two_in("accepting")
+    leaving.depart()
+    waiting.poll(0.0)
+    assert waiting.seen is not None
+    assert (waiting.seen.phase, waiting.seen.refused) == ("held", "rank 1 has left the run")
+
+
+def test_a_rank_that_dies_while_held_is_missed_when_somebody_wants_to_go_on() -> None:
+    world = held_world(3)
+    world.workers[1].die()
+    world.rounds(3, seconds=600.0)
+    assert outcome_of(world).phase == "held", "nobody is inside a collective: they can wait"
+    world.tell(ResumeOrder(1, "user"))
+    world.rounds(3)
+    assert outcome_of(world).phase == "accepting"
+    world.rounds(3, seconds=LEASE)
+    assert outcome_of(world).phase == "held"
+    assert outcome_of(world).refused == f"2 of 3 ranks accepted within {LEASE:g} s"
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_orders_of_an_epoch_that_is_over_are_ignored(epoch: int) -> None:
-    cluster = held_cluster(2)
-    cluster.tell(ResumeOrder(1, "user"))
-    cluster.run(10)
-    serial = len(cluster.register.history)
-    cluster.tell(hold(epoch=epoch), ResumeOrder(epoch, "user"), StopOrder(epoch, "user"))
-    assert len(cluster.register.history) == serial
+    world = held_world(2)
+    world.tell(ResumeOrder(1, "user"))
+    world.rounds(10)
+    serial = len(world.register.history)
+    world.tell(hold(epoch=epoch), ResumeOrder(epoch, "user"), StopOrder(epoch, "user"))
+    assert len(world.register.history) == serial

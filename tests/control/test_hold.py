@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel.control.hold import ATTEMPTS, PATIENCE, Effect, Record, RunControl, Send
+from sentinel.control.ask import ATTEMPTS
+from sentinel.control.hold import PATIENCE, Effect, Record, RunControl, Send
 from sentinel.control.outcome import Outcome
 from sentinel.errors import ControlError
 from sentinel.wire import HoldOrder, Remedies, ResumeOrder, Standing, StopOrder
@@ -218,3 +219,113 @@ def test_an_order_to_a_run_that_ends_has_lapsed() -> None:
     pause(run)
     assert records(run.ended(3.0)) == [("1/pause", "pause", "lapsed")]
     assert run.ended(4.0) == []
+
+
+def checkpoint(run: RunControl) -> list[Effect]:
+    run.offers = frozenset({"save_checkpoint", "load_checkpoint"})
+    return run.checkpoint(by="user ada", reason="to be safe", step=40, step_seconds=0.05, now=0.0)
+
+
+@pytest.mark.parametrize(("refused", "became"), [("", "done"), ("rank 1: disk full", "failed")])
+def test_a_checkpoint_is_on_the_record_with_what_became_of_it(refused: str, became: str) -> None:
+    run = control()
+    effects = checkpoint(run)
+    assert records(effects) == [("1/checkpoint", "checkpoint", "requested")]
+    (order,) = orders(effects)
+    assert isinstance(order, HoldOrder)
+    assert order.then == "checkpoint"
+    run.report(outcome("hold", 1, then="checkpoint"), 1.0)
+    run.report(outcome("applying", 3, then="checkpoint", attempt=1), 2.0)
+    assert state(run) == "resuming"
+    end = run.report(outcome("resumed", 4, then="checkpoint", attempt=1, refused=refused), 3.0)
+    assert records(end) == [("1/checkpoint", "checkpoint", became)]
+    assert state(run) == "running"
+
+
+def test_a_checkpoint_that_the_trainer_cannot_save_is_refused() -> None:
+    with pytest.raises(ControlError, match="cannot save a checkpoint: its trainer offers scale_lr"):
+        control().checkpoint(by="user", reason="", step=1, step_seconds=0.1, now=0.0)
+
+
+def test_a_pause_asked_for_during_a_checkpoint_is_ordered_when_that_is_over() -> None:
+    run = control()
+    checkpoint(run)
+    effects = pause(run, now=1.0)
+    assert records(effects) == [("2/pause", "pause", "requested")]
+    assert orders(effects) == []
+    with pytest.raises(ControlError, match="already pausing"):
+        pause(run, now=1.0)
+    run.report(outcome("hold", 1, epoch=3, then="checkpoint"), 1.0)
+    end = run.report(outcome("resumed", 2, epoch=3, then="checkpoint"), 2.0)
+    (order,) = orders(end)
+    assert isinstance(order, HoldOrder)
+    assert (order.epoch, order.asked, order.then) == (4, 2, "hold")
+    held = run.report(outcome("held", 4, epoch=4, asked=2), 3.0)
+    assert records(held) == [("2/pause", "pause", "done")]
+
+
+def test_a_rollback_is_the_way_out_of_weights_that_are_not_finite() -> None:
+    run = control()
+    run.offers = frozenset({"load_checkpoint"})
+    held(run, bad_weights="h.0.mlp.weight")
+    effects = run.resume(by="user", remedies=Remedies(rollback="step90"), force=False, now=5.0)
+    assert orders(effects) == [ResumeOrder(1, "user", Remedies(rollback="step90"), 1)]
+    assert [one.reason for one in effects if isinstance(one, Record)] == ["rolled back to step90"]
+
+
+def test_a_run_whose_rollback_failed_is_resumed_only_by_another_or_by_force() -> None:
+    run = control()
+    run.offers = frozenset({"load_checkpoint"})
+    held(run)
+    torn = outcome("held", 5, attempt=1, torn=True, refused="rank 1: truncated")
+    run.report(torn, 6.0)
+    with pytest.raises(ControlError, match=r"has failed \(rank 1: truncated\)"):
+        run.resume(by="user", remedies=Remedies(), force=False, now=7.0)
+    effects = run.resume(by="user", remedies=Remedies(rollback="step80"), force=False, now=7.0)
+    assert orders(effects) == [ResumeOrder(1, "user", Remedies(rollback="step80"), 2)]
+
+
+def test_what_is_known_only_by_its_end_is_on_the_record_whole() -> None:
+    late = outcome("resumed", 5, attempt=2, by="user ada", asked_by="rule R", refused="")
+    whole = [("1/pause", "pause", "done"), ("1/resume/2", "resume", "done")]
+    run = control()
+    effects = run.report(late, 50.0)
+    assert records(effects) == whole
+    assert [one.by for one in effects if isinstance(one, Record)] == ["rule R", "user ada"]
+    other = control()  # that has heard of a later hold first
+    other.report(outcome("held", 9, epoch=3, asked=3), 50.0)
+    assert records(other.report(late, 51.0)) == whole
+    assert other.report(late, 52.0) == []
+    assert state(other) == "held"
+
+
+def test_a_stop_that_no_rank_heard_is_told_to_those_that_come_back_and_given_up_in_the_end() -> (
+    None
+):
+    run = control()
+    held(run)
+    run.stop(by="user", step=44, step_seconds=0.1, now=3.0)
+    assert [one.order for one in run.pending()] == [StopOrder(1, "user")]
+    assert records(run.tick(4.0 + PATIENCE)) == [("1/stop", "stop", "failed")]
+    assert run.pending() == []
+
+
+def test_an_order_whose_number_was_taken_by_one_of_an_earlier_daemon_is_given_again() -> None:
+    run = control()
+    pause(run)
+    effects = run.report(outcome("resumed", 7, epoch=6, asked=5, by="user"), 1.0)
+    (order,) = orders(effects)
+    assert isinstance(order, HoldOrder)
+    assert order.epoch == 7
+    assert state(run) == "pausing"
+
+
+def test_an_order_that_finds_the_run_held_already_has_failed_and_says_why() -> None:
+    run = control()
+    pause(run)
+    effects = run.report(outcome("held", 7, epoch=6, asked=5), 1.0)
+    failed = [one for one in effects if isinstance(one, Record) and one.state == "failed"]
+    assert [(one.id, one.reason) for one in failed] == [
+        ("1/pause", "the run was to stand after step 44 already")
+    ]
+    assert state(run) == "held"

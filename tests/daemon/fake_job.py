@@ -64,6 +64,7 @@ class FakeRank:
         self.offers = offers
         self.bad_weights = bad_weights
         self.host, self.blackbox = "node-1", ""
+        self.fails = ""
         self.incarnation = uuid.uuid4().hex
         self.step = 0
         self.orders: list[wire.FromDaemon | wire.Unknown] = []
@@ -78,9 +79,15 @@ class FakeRank:
             rank,
             world_size,
             accept=lambda remedies: "",
-            apply=self.applied.append,
+            apply=self._apply,
+            undo=self.applied.remove,
             on_outcome=lambda outcome: self.send(wire.Report(control.encode(outcome))),
         )
+
+    def _apply(self, remedies: wire.Remedies) -> str:
+        if not self.fails:
+            self.applied.append(remedies)
+        return self.fails
 
     def connect(self) -> FakeRank:
         """Say hello and be welcomed; after a daemon's absence, say what it has missed."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from dataclasses import replace
 
 from sentinel import clock, wire
+from sentinel.control import outcome as control
 from sentinel.control.barrier import Verdict
 from sentinel.daemon.leftover import GRACE, Leftovers
 from sentinel.store.shapes import ActionRow, RankRow, RunRow
@@ -107,6 +109,134 @@ def _actions(daemon: Daemon) -> list[ActionRow]:
         return store.actions("run")
     finally:
         store.close()
+
+
+def _again(daemon: Daemon, job: FakeJob) -> None:
+    """The daemon is killed, and another finds the same job."""
+    eventually(lambda: _ranks_known(daemon))
+    daemon.kill()
+    daemon.start()
+    job.connect()
+
+
+def _told(daemon: Daemon) -> list[tuple[str, str]]:
+    """What was asked of the run, and what became of it."""
+    told: list[tuple[str, str]] = []
+    while True:
+        code, answer = daemon.get(f"/api/actions/{len(told) + 1}")
+        if code != 200:
+            return told
+        row = json.loads(answer)
+        told.append((row["action"], row["state"]))
+
+
+def _heard(job: FakeJob) -> None:
+    """Wait until every rank has had an order, and is where the register then is."""
+    for rank in job.ranks:
+        before = len(rank.orders)
+        eventually(lambda rank=rank, before=before: rank.obey() or len(rank.orders) > before)  # type: ignore[misc]
+
+
+def _resume(daemon: Daemon, job: FakeJob, **remedies: float) -> None:
+    code, answer = daemon.request("POST", "/api/runs/run/resume", remedies)
+    assert code == 200, answer
+    _heard(job)
+
+
+def _phase(job: FakeJob) -> str:
+    outcome = control.decode(job.register.value)
+    assert outcome is not None
+    return outcome.phase
+
+
+def _come_to(job: FakeJob, phase: str) -> None:
+    """Every rank looks in turn, until this is what the register says."""
+    for rank in itertools.cycle(job.ranks):
+        if _phase(job) == phase:
+            return
+        rank.barrier.poll(clock.monotonic())
+
+
+def test_a_daemon_killed_at_any_moment_of_a_resume_has_on_record_what_became_of_it(
+    daemon: Daemon,
+) -> None:
+    job = broken(daemon)
+    job.ranks[1].fails = "the checkpoint is gone"
+    _resume(daemon, job, lr_scale=0.5)
+    assert _phase(job) == "accepting"
+    _again(daemon, job)
+    eventually(lambda: status(daemon)["state"] == "resuming")
+    _come_to(job, "applying")
+    job.ranks[0].barrier.poll(clock.monotonic())  # does its own, and waits
+    _again(daemon, job)
+    assert status(daemon)["state"] == "resuming"
+    daemon.kill()
+    _come_to(job, "held")  # one has failed while nobody watched
+    for rank in job.ranks:
+        rank.barrier.poll(clock.monotonic())
+        assert rank.applied == []
+    daemon.start()
+    job.connect()
+    in_state(daemon, job, "held")
+    eventually(lambda: _told(daemon) == [("pause", "done"), ("resume", "failed")])
+    job.ranks[1].fails = ""
+    _resume(daemon, job, lr_scale=0.5)
+    daemon.kill()  # the ranks go on, and no report arrives
+    assert job.await_verdict() is Verdict.GO
+    job.train()
+    daemon.start()
+    job.connect()
+    in_state(daemon, job, "running")
+    done = [("pause", "done"), ("resume", "failed"), ("resume", "done")]
+    eventually(lambda: _told(daemon) == done)
+    assert [rank.applied for rank in job.ranks] == [[wire.Remedies(0.5)]] * 2
+    job.goodbye()
+
+
+def test_orders_that_a_daemon_died_before_sending_have_lapsed_also_of_a_held_run(
+    daemon: Daemon,
+) -> None:
+    job = broken(daemon)
+    eventually(lambda: _ranks_known(daemon))
+    daemon.kill()
+    store = Store.open(daemon.state)
+    try:  # as it stands on the record between the writing of an order and its sending
+        for action in ("resume", "stop"):
+            store.add_action(
+                "run", action, by="user ada", at=clock.steady(), step=job.step, state="requested"
+            )
+    finally:
+        store.close()
+    daemon.start()
+    job.connect()
+    in_state(daemon, job, "held")
+
+    told = [("pause", "done"), ("resume", "lapsed"), ("stop", "lapsed")]
+    eventually(lambda: _told(daemon) == told)
+    _resume(daemon, job)  # and the run is none the worse for it
+    assert job.await_verdict() is Verdict.GO
+
+
+def test_a_hold_that_lapses_while_the_daemon_is_gone_is_on_the_record_as_lapsed(
+    daemon: Daemon,
+) -> None:
+    job = FakeJob(daemon.place).connect()
+    job.train()
+    assert daemon.request("POST", "/api/runs/run/pause")[0] == 200
+    _heard(job)
+    eventually(lambda: _ranks_known(daemon))
+    daemon.kill()
+    job.ranks[1].barrier.depart()
+    assert _phase(job) == "released"
+    daemon.start()
+    job.ranks[0].connect()
+    job.ranks[0].heartbeat()
+    job.ranks[0].barrier.refresh()
+
+    eventually(lambda: _told(daemon) == [("pause", "lapsed")])
+    assert b"rank 1 has left the run" in daemon.get("/api/actions/1")[1]
+    assert status(daemon)["state"] == "running"
+    job.vanish()
 
 
 def _ranks_known(daemon: Daemon) -> bool:
