@@ -50,12 +50,13 @@ class Access:
                     f"token {token.name} has the role {token.role}: {_needed(wanted)}",
                     by=f"token {token.name}",
                 )
-        except AccessError as error:
+        except (AccessError, StateError) as error:
             kind = "role" if isinstance(error, ForbiddenError) else "token"
-            by = f"{error.by or 'somebody'} from {address}"
-            on = run if error.by else ""  # no stranger writes on a run's record
+            known = error.by if isinstance(error, AccessError) else ""
+            by = f"{known or 'somebody'} from {address}"
+            on = run if known else ""  # no stranger writes on a run's record
             asked = asked if on or not run else f"{asked} {run}"
-            self.refusals.note(kind, by, asked, str(error), known=error.by, run=on)
+            self.refusals.note(kind, by, asked, str(error), known=known, run=on)
             raise
         return token
 
