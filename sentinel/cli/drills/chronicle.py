@@ -71,10 +71,9 @@ class Check:
 class Chronicle:
     """What has happened, each event the first time that it did, and what was checked.
 
-    `on_change` is called whenever something was added. `now` is the time in seconds.
+    `now` is the time in seconds.
     """
 
-    on_change: Callable[[], None] = lambda: None
     now: Callable[[], float] = clock.monotonic
     moments: dict[Event, Moment] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
@@ -85,7 +84,6 @@ class Chronicle:
     def note(self, event: Event, detail: str = "", step: int | None = None) -> None:
         """This has happened now."""
         self.moments.setdefault(event, Moment(self.now() - self._begun, step, detail))
-        self.on_change()
 
     def check(self, what: str, ok: bool) -> None:
         """This had to be so."""

@@ -13,7 +13,6 @@ from typing import Protocol
 from sentinel import clock
 from sentinel.cli.drills.chronicle import Chronicle
 from sentinel.cli.terminal import FAINT, Terminal
-from sentinel.notify.loopback_message import Message
 
 RUN = "drill"
 GIVE_UP = 300.0  # s for anything that must happen
@@ -56,10 +55,10 @@ class Daemon(Protocol):
 class Stage:
     """One drill while it goes on.
 
-    `spoiled` is the last batch that the fault spoils, 0 if none. `messages` are those that Slack
-    took, where it is one that we can look into; `on_message` is called before Slack answers.
-    `children` are the processes of the trainer, which is its launcher alone, and `trainer` waits
-    for their end.
+    `spoiled` is the last batch that the fault spoils, 0 if none. `on_message` is called at each
+    message that Slack takes, before it answers, where it is one that we can look into. `children`
+    are the processes of the trainer, which is its launcher alone, and `trainer` waits for their
+    end.
     """
 
     state_dir: Path
@@ -68,7 +67,6 @@ class Stage:
     daemon: Daemon
     rules: frozenset[str]
     spoiled: int = 0
-    messages: list[Message] = field(default_factory=list)
     on_message: Callable[[], None] = lambda: None
     children: list[asyncio.subprocess.Process] = field(default_factory=list)
     trainer: asyncio.Task[int] | None = None
