@@ -33,6 +33,7 @@ import sentinel
 from benchmarks.rivals import RIVALS, Rival
 from sentinel import wire
 from sentinel_hooks.adapters.choice import choose
+from sentinel_hooks.adapters.options import Options
 from tests.hooks.scripts.gpt import Gpt, batch
 
 VOCABULARY = 65
@@ -88,6 +89,23 @@ def everything(training: Training, steps: int) -> Block:
 
 def _monitor_seconds(values: bytes, names: list[str]) -> float:
     return memoryview(values).cast("d")[names.index("monitor_seconds")]
+
+
+def guarded(training: Training, steps: int) -> Block:
+    """A block under guard, of which only the guard's own look counts as added code."""
+    adapter = choose(
+        model=training.model, optimizer=training.optimizer, options=Options(guard=True)
+    )
+    for probe in adapter.panel.probes:
+        adapter.panel.retire(probe, "left out")
+    adapter.install(lambda _: None, lambda _: None)
+    took, own = [], []
+    for seed in range(steps):
+        before = adapter.panel.cost.total
+        took.append(training.step(seed))
+        own.append(adapter.panel.cost.total - before)
+    adapter.detach()
+    return took, own
 
 
 def probes(chosen: Callable[[str, bool], bool]) -> Watch:
@@ -151,6 +169,7 @@ def cases(training: Training) -> Iterator[tuple[str, str, Watch]]:
     yield "**all of Sentinel**", "as below", everything
     core_and_memory = probes(lambda name, core: core or name == "host memory")
     yield "core: loss to non-finite values, memory", "1", core_and_memory
+    yield "guard alone", "1", guarded
     for probe in measured:
         alone = probes(lambda name, _, wanted=probe.name: name == wanted)  # type: ignore[misc]
         yield f"{probe.name} alone", str(probe.every), alone

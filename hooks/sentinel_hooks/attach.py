@@ -27,6 +27,7 @@ def attach(
     optimizer: torch.optim.Optimizer | None = None,
     run: str | None = None,
     daemon: str | None = None,
+    guard: bool | None = None,
     budget: float = 0.01,
     exact_updates: bool = False,
     peak_flops: float | None = None,
@@ -50,6 +51,11 @@ def attach(
     `$SENTINEL_PEAK_FLOPS`, then the data sheets of known GPUs). `checkpoints` is the folder in
     which a DeepSpeed engine's are; it is known anyway once the script has saved or loaded one.
 
+    `guard` (default: `$SENTINEL_GUARD`, 1 or 0, then no): no rank applies a step whose gradients
+    are not finite on every rank; it counts as skipped. It adds one small collective and one wait
+    for the device to each step, needs every rank to attach with it, all of them stepping equally
+    often, and waits here until all have. docs/guard.md says what it does to counters and schedules.
+
     Raises `AttachError` when there is no trainer in what was given or it makes no sense, and
     `AddressError` when the daemon's address cannot be parsed. After it has returned, nothing of
     Sentinel's ever raises in the training loop but the `SystemExit` of an ordered stop.
@@ -64,11 +70,21 @@ def attach(
     folder = folder_of(checkpoints)
     if checkpoints is not None and not folder:
         raise AttachError(f"checkpoints={checkpoints!r}: expected the path of a folder")
-    options = Options(exact_updates, stated_peak(peak_flops), nccl_timing, folder)
+    guarded = _asked_for() if guard is None else guard
+    options = Options(exact_updates, stated_peak(peak_flops), nccl_timing, folder, guarded)
     adapter = choose(trainer, model, optimizer, options=options)
+    joined.agree(guard=guarded)
     watch = Watch(adapter, joined, name, place, budget)
     watch._start()
     return watch
+
+
+def _asked_for() -> bool:
+    """Whether the environment asks for the guard."""
+    asked = os.environ.get("SENTINEL_GUARD") or "0"
+    if asked not in ("0", "1"):
+        raise AttachError(f"SENTINEL_GUARD={asked!r}: expected 1 or 0")
+    return asked == "1"
 
 
 def _default_name() -> str:

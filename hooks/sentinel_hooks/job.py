@@ -11,6 +11,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import torch.distributed as dist
 
+from sentinel import clock
 from sentinel.control.outcome import Register
 from sentinel.errors import AttachError
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _OPERATION_TIMEOUT = timedelta(seconds=30)
 _LEASE_LIMIT = 60.0  # s
+_PATIENCE = 300.0  # s for all ranks to attach, where one of them is to be guarded
+_POLL, _POLL_PER_RANK = 0.02, 1e-4  # s between two looks at who has attached
 _attached = 0  # how often this process has attached: every rank attaches equally often
 
 
@@ -125,6 +129,31 @@ class Job:
     board: Board
     lease_limit: float  # s; a quarter of the shortest timeout of any process group, or less
     group_timeout: float = 0.0  # s; that timeout, 0 where there is none or it is not known
+
+    def agree(self, *, guard: bool, patience: float = _PATIENCE) -> None:
+        """Say whether this rank is guarded; one that is waits until all ranks have said so.
+
+        A guarded rank alone would wait for the others at its first step, until the job's timeout.
+        Raises `AttachError` when another rank is not guarded, or has not attached in `patience`.
+        """
+        self.board.count("guarded" if guard else "unguarded", 1)
+        until = clock.monotonic() + patience
+        while guard:
+            guarded, others = (self.board.count(one, 0) for one in ("guarded", "unguarded"))
+            if guarded == self.world_size:
+                return
+            if others:
+                raise AttachError(
+                    f"guard=True on rank {self.rank} and not on {others} of {self.world_size} "
+                    "ranks: give it to attach on every rank or on none (or set SENTINEL_GUARD=1 "
+                    "on every node)"
+                )
+            if clock.monotonic() > until:
+                raise AttachError(
+                    f"guard=True: only {guarded} of {self.world_size} ranks have called attach "
+                    f"within {patience:g} s, and a guard needs every rank"
+                )
+            time.sleep(max(_POLL, self.world_size * _POLL_PER_RANK))
 
 
 def join(declared_world_size: int) -> Job:

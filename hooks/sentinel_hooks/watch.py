@@ -326,6 +326,7 @@ class Watch:
             blackbox=str(self._box.path) if self._box else "",
             deadline=jobs.deadline(),
             group_timeout=self._job.group_timeout,
+            guard=self._adapter.guarded,
         )
         messages: list[wire.FromRank] = [hello, *panel.rescheduled.values()]
         seen, standing = self._barrier.seen, self._gate.standing

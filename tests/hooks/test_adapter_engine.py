@@ -13,6 +13,7 @@ from torch import Tensor
 from sentinel.errors import AttachError, ControlError
 from sentinel.wire import Remedies
 from sentinel_hooks.adapters.deepspeed_engine import DeepSpeedAdapter
+from sentinel_hooks.adapters.options import Options
 from tests.hooks.scripts.gpt import Gpt, batch
 from tests.hooks.watched import Watched
 
@@ -138,9 +139,10 @@ def test_gradients_are_reported_without_the_loss_scale() -> None:
     assert math.sqrt(sum(layers)) == pytest.approx(values["grad_norm"], rel=1e-5)
 
 
-def test_an_overflow_that_the_scaler_answers_is_an_overflow_and_nothing_worse() -> None:
+@pytest.mark.parametrize("guard", [False, True])
+def test_an_overflow_that_the_scaler_answers_is_an_overflow_and_nothing_worse(guard: bool) -> None:
     engine = Engine()
-    watched = Watched(DeepSpeedAdapter(engine))
+    watched = Watched(DeepSpeedAdapter(engine, options=Options(guard=guard)))
     train(engine)
     train(engine, lambda loss: loss * math.inf)
     train(engine)

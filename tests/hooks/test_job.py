@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from sentinel.errors import AttachError
-from sentinel_hooks.job import Board, LocalBoard, StoreBoard, _group_timeout, deadline, join
+from sentinel_hooks.job import Board, Job, LocalBoard, StoreBoard, _group_timeout, deadline, join
 
 
 def boards() -> Iterator[Callable[[], Board]]:
@@ -103,3 +103,15 @@ def test_the_shortest_timeout_of_any_group_is_known() -> None:
         assert _group_timeout() == 90.0
     finally:
         dist.destroy_process_group()
+
+
+def test_a_guarded_rank_waits_for_all_and_no_other_does() -> None:
+    board = LocalBoard()
+    first, second = (Job(rank, 2, board, 60.0) for rank in (0, 1))
+    with pytest.raises(AttachError, match="only 1 of 2 ranks have called attach within 0 s"):
+        first.agree(guard=True, patience=0.0)
+    second.agree(guard=True, patience=0.0)
+    third = Job(0, 2, LocalBoard(), 60.0)
+    third.agree(guard=False)
+    with pytest.raises(AttachError, match="guard=True on rank 1 and not on 1 of 2 ranks"):
+        Job(1, 2, third.board, 60.0).agree(guard=True)

@@ -37,6 +37,7 @@ class Adapter(Protocol):
     device: torch.device
     panel: Panel
     sequences: Sequences  # how far this rank has come in the collectives of its process groups
+    guarded: bool  # no step is applied whose gradients are not finite on every rank
     loaders: Loaders  # that go through `watch.batches`
     offers: tuple[str, ...]  # the remedies that it can carry out, by `Remedies.names`
 

@@ -21,8 +21,15 @@ from sentinel.wire import Checkpoint, Group, Remedies
 from sentinel_hooks.adapters import capability, masters
 from sentinel_hooks.adapters.checkpoint_calls import CheckpointCalls, Surroundings
 from sentinel_hooks.adapters.checkpoints import Checkpoints
+from sentinel_hooks.adapters.guarded import GuardedStep
 from sentinel_hooks.adapters.instruments import instruments
-from sentinel_hooks.adapters.interception import After, Before, Interception, is_intercepted
+from sentinel_hooks.adapters.interception import (
+    After,
+    Around,
+    Before,
+    Interception,
+    is_intercepted,
+)
 from sentinel_hooks.adapters.membership import groups_of, own_rank
 from sentinel_hooks.adapters.options import DEFAULT, Options
 from sentinel_hooks.adapters.rate_scale import RateScale
@@ -80,6 +87,10 @@ class DeepSpeedAdapter:
         self.sequences = Sequences(process_groups)
         self.panel = Panel(self._probes(options, process_groups), self.device)
         self.loaders = Loaders()
+        self.guarded = options.guard
+        self._guarded_step = (
+            GuardedStep(engine, self._shards, self._gradients, self.panel) if self.guarded else None
+        )
         self._rate = RateScale(lambda: engine.optimizer.param_groups)
         checkpoints = Checkpoints(engine, options.checkpoints)
         self._calls = CheckpointCalls(checkpoints, self._surroundings(), self._guard)
@@ -189,7 +200,13 @@ class DeepSpeedAdapter:
         self._intercept(engine, self._boundary, self._enter_step, self._leave_step)
         if not self._is_pipeline:
             self._intercept(engine, "backward", self._enter_backward, self._leave_backward)
-        self._intercept(engine.optimizer, "step", self._enter_optimizer, self._leave_optimizer)
+        self._intercept(
+            engine.optimizer,
+            "step",
+            self._enter_optimizer,
+            self._leave_optimizer,
+            self._guarded_step,
+        )
         self._intercept(engine, "clip_fp32_gradients", self._enter_clipping, None)
         self._calls.watch(engine, self._trainer, on_saved, self._failed)
         base = masters.base_of(engine.optimizer)
@@ -200,10 +217,18 @@ class DeepSpeedAdapter:
                 base.register_step_post_hook(lambda one, *_: self._guard(lambda: ended(one))),
             ]
 
-    def _intercept(self, target: object, name: str, before: Before, after: After | None) -> None:
+    def _intercept(
+        self,
+        target: object,
+        name: str,
+        before: Before,
+        after: After | None,
+        around: Around | None = None,
+    ) -> None:
         if callable(getattr(target, name, None)):
-            interception = Interception(target, name, self._guard, before, after, self._failed)
-            self._interceptions.append(interception)
+            self._interceptions.append(
+                Interception(target, name, self._guard, before, after, self._failed, around)
+            )
 
     def _guard(self, function: Callable[[], None]) -> None:
         self.panel.fence.run("watching the DeepSpeed engine", function)
@@ -213,7 +238,12 @@ class DeepSpeedAdapter:
 
     def _failed(self, error: BaseException) -> None:
         self._announced = False
+        self._over()
         self._on_failure(error)
+
+    def _over(self) -> None:
+        if self._guarded_step is not None:
+            self._guarded_step.over()
 
     # Around the trainer's own calls.
 
@@ -271,6 +301,7 @@ class DeepSpeedAdapter:
 
     def _leave_step(self, result: object) -> None:
         engine = self._engine
+        self._over()
         self._guard(self._rate.tighten)
         if engine.global_steps == self._entered[0]:
             self._phase("data")

@@ -3,12 +3,14 @@
 A step is over when the optimizer's `step` is. The gradients are measured when a backward pass
 ends, before the loop can clip them (and with DistributedDataParallel once they are reduced).
 Under fp16 autocast a GradScaler may keep them scaled until the optimizer's step: there they are
-measured on entry to it, after whatever clipping the loop does.
+measured on entry to it, after whatever clipping the loop does. A guard looks once more, at what the
+optimizer is about to apply: between backward and step the loop may have done anything to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from weakref import WeakSet
 
@@ -23,6 +25,7 @@ from sentinel.errors import AttachError
 from sentinel.wire import Checkpoint, Group, Remedies
 from sentinel_hooks.adapters import membership
 from sentinel_hooks.adapters.instruments import instruments
+from sentinel_hooks.adapters.interception import Interception
 from sentinel_hooks.adapters.masters import of_parameters, without_moment
 from sentinel_hooks.adapters.membership import groups_of
 from sentinel_hooks.adapters.options import DEFAULT, Options
@@ -30,15 +33,17 @@ from sentinel_hooks.adapters.parameters import parameters_of
 from sentinel_hooks.adapters.rate_scale import RateScale
 from sentinel_hooks.adapters.remedy import Treatment
 from sentinel_hooks.adapters.root import RootWatch
-from sentinel_hooks.adapters.shards import Shards, replicated
+from sentinel_hooks.adapters.shards import Shards, local, replicated
 from sentinel_hooks.adapters.weights import first_bad
 from sentinel_hooks.collectives.group import Groups
 from sentinel_hooks.collectives.sequence import Sequences
+from sentinel_hooks.guard import Guard
 from sentinel_hooks.loaders import Loaders
 from sentinel_hooks.probes.adam import AdamProbe
 from sentinel_hooks.probes.bypass import BypassProbe
 from sentinel_hooks.probes.clipping import ClippingProbe
 from sentinel_hooks.probes.compression import CompressionProbe, compression_of
+from sentinel_hooks.probes.finite import may_not_be_finite, not_finite
 from sentinel_hooks.probes.gradient import GradientProbe
 from sentinel_hooks.probes.holdings import Sampler
 from sentinel_hooks.probes.loss_scale import LossScaleProbe
@@ -55,6 +60,7 @@ _SCALE = "a plain loop's GradScaler cannot be seen"
 _OWN_BACKWARD = "a plain loop has no backward of its own that could be gone past"
 _OWN_NORM = "a plain loop has no gradient norm of its own that could be masked"
 _OWN_CLIPPING = "a plain loop clips in its own code, and nothing tells whether it does"
+_CLOSURE = "only the optimizers of torch are known to begin a step with its closure"
 _SHARDED = "parameters sharded by torch (FSDP, DTensor) are not measured yet"
 
 _attached: WeakSet[Optimizer] = WeakSet()
@@ -81,6 +87,9 @@ class PlainAdapter:
         probes = self._probes(options, compression, process_groups)
         self.panel = Panel(probes, self.device)
         self.loaders = Loaders()
+        self.guarded = options.guard
+        self._finite_only = self._guard_of(optimizer) if options.guard else None
+        self._interception: Interception | None = None
         self._rate = RateScale(lambda: optimizer.param_groups)
         self._treatment = Treatment(
             self._rate, self.loaders, step=self.step, first_bad_weight=self.first_bad_weight
@@ -92,6 +101,14 @@ class PlainAdapter:
         self._on_phase: Callable[[str], None] = lambda _: None
         self._steps = 0
         self._measured = False  # gradients seen at the end of a backward pass
+        self._begun = False  # the optimizer's step
+
+    def _guard_of(self, optimizer: Optimizer) -> Guard:
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise AttachError(
+                "guard=True: LBFGS computes more gradients within its step, which nobody can guard"
+            )
+        return Guard(self.device, self.panel.fence, self.panel.cost)
 
     def _find_shards(self) -> Shards:
         sharded = any(
@@ -119,7 +136,7 @@ class PlainAdapter:
             LossScaleProbe(
                 lambda: None, lambda: None, dict.fromkeys(LossScaleProbe.signals, _SCALE)
             ),
-            SkipProbe(dict.fromkeys(SkipProbe.signals, _SKIPS)),
+            SkipProbe(dict.fromkeys(("overflow",) if options.guard else SkipProbe.signals, _SKIPS)),
             BypassProbe(_OWN_BACKWARD),
             self._gradients,
             MaskingProbe(self.device, _OWN_NORM),
@@ -170,6 +187,10 @@ class PlainAdapter:
             optimizer.register_step_pre_hook(lambda *_: self._guard(self._enter_step)),
             optimizer.register_step_post_hook(lambda *_: self._guard(self._leave_step)),
         ]
+        if self._finite_only is not None:
+            self._interception = Interception(
+                optimizer, "step", self._guard, around=partial(self._guarded, self._finite_only)
+            )
 
     def _guard(self, function: Callable[[], None]) -> None:
         self.panel.fence.run("watching the training loop", function)
@@ -193,7 +214,69 @@ class PlainAdapter:
             self.panel.cost.add(perf_counter() - began)
             tell(gradients)
 
+    def _guarded(
+        self, guard: Guard, step: Callable[..., object], *args: object, **options: object
+    ) -> object:
+        """The optimizer's step, unless the gradients of some rank are not finite.
+
+        A closure is called here, which torch's optimizers would begin with: it makes the gradients.
+        """
+        loss: object = None
+        closure = args[0] if args else options.get("closure")
+        if callable(closure):
+            if not _begins_with_closure(self._optimizer):
+                self.panel.fence.say("the guard", _CLOSURE)
+                self._guard(self._begin_step)
+                return step(*args, **options)
+            with torch.enable_grad():
+                loss = closure()
+            known = _Known(loss, closure)
+            if args:
+                args = (known, *args[1:])
+            else:
+                options = {**options, "closure": known}
+        self._guard(self._begin_step)
+        if not guard.forbids(self._doubt, self._proof):
+            return step(*args, **options)
+        self._guard(self._leave_out)
+        return loss
+
+    def _doubt(self) -> bool | Tensor:
+        doubt = may_not_be_finite(self._to_apply())
+        if doubt is True and not self._gradients.asks_again:
+            self._measure(self.panel.gradients_ready)  # it was not there after the backward pass
+        return doubt
+
+    def _proof(self) -> bool:
+        return any(bool(not_finite(one)) for one in self._to_apply())
+
+    def _to_apply(self) -> list[Tensor]:
+        """The gradients that the optimizer is about to apply, where nobody else judges them."""
+        if self._scaler_decides():
+            return []
+        groups = self._optimizer.param_groups
+        gradients = (one.grad for group in groups for one in group["params"])
+        return [local(one) for one in gradients if one is not None]
+
+    def _scaler_decides(self) -> bool:
+        """Whether a GradScaler tells a fused optimizer what it has found, during its step."""
+        return getattr(self._optimizer, "found_inf", None) is not None
+
+    def _leave_out(self) -> None:
+        self.panel.update_began()
+        self.panel.update_ended()
+        self._end_step(skipped=True)
+
     def _enter_step(self) -> None:
+        if not self._begun:
+            if self._finite_only is not None:
+                self.panel.fence.say("the guard", "the optimizer's step was called past it")
+            self._begin_step()
+        self.panel.update_began()
+        self.panel.base_step_began(self._optimizer)
+
+    def _begin_step(self) -> None:
+        self._begun = True
         self._phase("optimizer")
         self._guard(self._rate.settle)
         self.panel.optimizer_began()
@@ -201,21 +284,25 @@ class PlainAdapter:
             self._measure(self.panel.gradients_ready)
         elif self._gradients.asks_again:
             self._measure(self.panel.gradients_final)
-        self.panel.update_began()
-        self.panel.base_step_began(self._optimizer)
 
     def _leave_step(self) -> None:
         self.panel.base_step_ended(self._optimizer)
         self.panel.update_ended()
-        self._measured = False
+        # A fused optimizer leaves out by itself what its GradScaler tells it to, and says nothing.
+        known = self._finite_only is not None and not self._scaler_decides()
+        self._end_step(skipped=False if known else None)
+
+    def _end_step(self, *, skipped: bool | None) -> None:
+        self._measured = self._begun = False
         self._steps += 1
-        self._guard(self._report)  # whatever becomes of it, the boundary must be told of
+        # Whatever becomes of it, the boundary must be told of.
+        self._guard(lambda: self._report(Outcome(self._steps, skipped)))
         self._phase("data")
         self._guard(lambda: self._on_boundary(self._steps))
         self.panel.resumed()
 
-    def _report(self) -> None:
-        self.panel.optimizer_ended(Outcome(self._steps))
+    def _report(self, outcome: Outcome) -> None:
+        self.panel.optimizer_ended(outcome)
         self.panel.read(self._steps)
         if self._root is not None:
             self._root.look()
@@ -238,8 +325,30 @@ class PlainAdapter:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._interception is not None:
+            self._interception.remove()
+            self._interception = None
         _attached.discard(self._optimizer)
         if self._root is not None:
             self._root.detach()
             self._root = None
         self.panel.detach()
+
+
+def _begins_with_closure(optimizer: Optimizer) -> bool:
+    return str(getattr(type(optimizer).step, "__module__", "")).startswith("torch.optim.")
+
+
+class _Known:
+    """A closure that has just been called: once more it returns what it returned then."""
+
+    def __init__(self, loss: object, closure: Callable[[], object]) -> None:
+        self._loss = loss
+        self._closure = closure
+        self._told = False
+
+    def __call__(self) -> object:
+        if self._told:
+            return self._closure()
+        self._told = True
+        return self._loss

@@ -62,15 +62,17 @@ def replicated(
         for place, parameter in enumerate(parameters.every):
             gradient = parameter.grad
             if gradient is not None:
-                shards.append(_dense(gradient))
+                shards.append(local(gradient))
                 owners.append(place)
         return shards, owners
 
     return Shards(parameters, held, announced, whole, read, absent)
 
 
-def _dense(gradient: Tensor) -> Tensor:
-    return gradient.coalesce().values() if gradient.is_sparse else gradient
+def local(gradient: Tensor) -> Tensor:
+    """The elements of a gradient that this rank holds: those that are there, if it is sparse."""
+    own: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
+    return own.coalesce().values() if own.is_sparse else own
 
 
 def of_engine(engine: object, root: Module, optimizer: object, device: torch.device) -> Shards:

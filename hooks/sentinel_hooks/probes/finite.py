@@ -1,14 +1,15 @@
-"""Whether tensors on the CPU are finite, and which tensors there are in what a module returned."""
+"""Whether tensors are finite, and which tensors there are in what a module returned."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sentinel_hooks.probes.readback import number
+from sentinel_hooks.probes.squares import norms, squares
 
 _DEPTH = 3  # how deep tensors are looked for
 
@@ -23,6 +24,21 @@ def is_bad(values: Tensor) -> bool:
     return not math.isfinite(number(values.sum(dtype=wide))) and not bool(
         torch.isfinite(values).all()
     )
+
+
+def may_not_be_finite(tensors: Sequence[Tensor]) -> bool | Tensor:
+    """Whether one of these may have a NaN or Inf: their squares may just have overflowed.
+
+    On a device it is a flag there, and nothing waits.
+    """
+    if all(one.is_cpu for one in tensors):
+        return not math.isfinite(sum(squares(tensors)))
+    return not_finite(norms(tensors))
+
+
+def not_finite(values: Tensor) -> Tensor:
+    """Whether an element is NaN or Inf, as a flag on their device."""
+    return torch.isfinite(values).all().logical_not()
 
 
 def tensors_in(output: object, depth: int = _DEPTH) -> Iterator[Tensor]:

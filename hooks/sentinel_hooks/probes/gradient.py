@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sentinel.wire import Series
+from sentinel_hooks.probes.finite import not_finite
 from sentinel_hooks.probes.probe import Barrier, Gradients, Outcome, Probe, Sample
 from sentinel_hooks.probes.readback import number
-from sentinel_hooks.probes.squares import squares
+from sentinel_hooks.probes.squares import norms, squares
 from sentinel_hooks.probes.tensors import RollUp, Tensors
 
 
@@ -82,6 +83,11 @@ class GradientProbe(Probe):
         self._first = first + len(self._place)
 
     @property
+    def measured(self) -> Measured | None:
+        """What was measured of this step's gradients so far."""
+        return self._measured
+
+    @property
     def asks_again(self) -> bool:
         """Whether to be told of the gradients once more, right before the optimizer's step."""
         return self._measured is None or self._measured.suspect
@@ -116,22 +122,26 @@ class GradientProbe(Probe):
 
         def fill(values: list[float]) -> None:
             sums = seen.by_tensor(values, count)
-            bad = _not_finite(sums)
-            applied = bad if final is None else final.by_tensor(values[seen.size :], count)
+            applied = sums if final is None else final.by_tensor(values[seen.size :], count)
+            harmful = _not_finite(applied)
+            bad = _not_finite(sums) or harmful
             norm = values[-1] if isinstance(own, Tensor) else own
             # A finite norm beside these is the last step's, or made of -1 for "not finite".
             unsound = bool(bad or outcome.skipped)
             masked = norm is not None and (unsound or not 0 <= norm < math.inf)
             sample.bad_gradients = unsound or masked
             sample.bad_parameters = [self._tensors.names[one] for one in bad]
-            harmful = bool(bad if final is None else _not_finite(applied)) or masked
             self._put(sample, sums, bad, _unmask(sums) if masked else norm)
-            self._put_one(sample, "nonfinite_update", float(harmful and not outcome.skipped))
+            destroys = bool(harmful or masked) and not outcome.skipped
+            self._put_one(sample, "nonfinite_update", float(destroys))
 
         if waiting or isinstance(own, Tensor):
             sample.later(torch.cat(parts), fill)
         else:
             fill([])
+
+    def detach(self) -> None:
+        self._measured = self._final = None
 
     def _put(self, sample: Sample, sums: list[float], bad: list[int], norm: float | None) -> None:
         layers = {self._tensors.layer_of[one] for one in bad}
@@ -187,12 +197,15 @@ class Measured:
             if isinstance(self._scale, Tensor):
                 self._scale = number(self._scale)
         else:
-            norms = torch._foreach_norm(list(shards), 2, dtype=torch.float32)
-            self.waiting.append(torch.stack(norms))
+            self.waiting.append(norms(shards))
             if isinstance(self._scale, Tensor):
                 self.waiting.append(self._scale.detach().to(torch.float32).reshape(1))
         self.suspect = bool(self.waiting) or not math.isfinite(sum(self._squares))
         self.size = sum(tensor.numel() for tensor in self.waiting)
+
+    def doubtful(self) -> bool | Tensor:
+        """Whether something may not be finite; on a device a flag there, and nothing waits."""
+        return not_finite(self.waiting[0]) if self.waiting else self.suspect
 
     def by_tensor(self, values: Sequence[float], count: int) -> list[float]:
         """The sum of squares of each of the `count` tensors, unscaled; 0 without a gradient."""

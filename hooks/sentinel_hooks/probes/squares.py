@@ -26,18 +26,29 @@ def squares(tensors: Sequence[Tensor]) -> list[float]:
     a million elements have twice that, and torch's own norm of 2.4 million 3e-4. Memory is what
     takes the time: on a gradient that is not in the cache this costs as much as a plain sum.
     """
-    sizes = [one.numel() for one in tensors]
-    small = [one for one, size in zip(tensors, sizes, strict=True) if size <= _SHORT]
-    large = [_parts(one) for one, size in zip(tensors, sizes, strict=True) if size > _SHORT]
-    norms = iter(_numbers(torch._foreach_norm(small, 2, dtype=torch.float32) if small else ()))
+    short = [one.numel() <= _SHORT and one.dtype != torch.float64 for one in tensors]
+    small = [one for one, is_short in zip(tensors, short, strict=True) if is_short]
+    large = [_parts(one) for one, is_short in zip(tensors, short, strict=True) if not is_short]
+    whole = iter(_numbers(torch._foreach_norm(small, 2, dtype=torch.float32) if small else ()))
     parts = iter(_numbers([part for own in large for part in own]))
     sums = iter([sum(islice(parts, len(own))) for own in large])
-    found = [next(norms) ** 2 if size <= _SHORT else next(sums) for size in sizes]
+    found = [next(whole) ** 2 if is_short else next(sums) for is_short in short]
     if not math.isfinite(sum(found)):
         for place, square in enumerate(found):
             if not math.isfinite(square):
                 found[place] = _wide_square(tensors[place])
     return found
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of each of these tensors, one at least, on their device, and nothing waits.
+
+    In single precision: infinite beyond 1e19, where squares overflow.
+    """
+    double = any(one.dtype == torch.float64 for one in tensors)
+    wide = torch.float64 if double else torch.float32  # torch does not narrow
+    found = torch._foreach_norm(list(tensors), 2, dtype=wide)
+    return torch.stack([one.to(found[0].device, torch.float32) for one in found])
 
 
 def _parts(tensor: Tensor) -> list[Tensor]:

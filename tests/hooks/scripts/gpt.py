@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -94,3 +97,11 @@ def batch(seed: int, *, size: int = 2, length: int = 16, vocabulary: int = 64) -
     generator = torch.Generator().manual_seed(seed)
     start = torch.randint(vocabulary, (size, 1), generator=generator)
     return (start + torch.arange(length + 1) * 3) % vocabulary
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Of every bit of these."""
+    found = hashlib.sha256()
+    for one in tensors:
+        found.update(bytes(one.detach().contiguous().view(-1).view(torch.uint8).numpy()))
+    return found.hexdigest()

@@ -24,9 +24,11 @@ from sentinel.wire import Remedies
 from sentinel_hooks.adapters.adapter import Adapter
 from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.adapters.options import Options
+from sentinel_hooks.guard import Guard, Look
 from tests.hooks.scripts import half
 from tests.hooks.scripts.counted import Counter
 from tests.hooks.scripts.gpt import Gpt, adapted, batch
+from tests.hooks.scripts.gpt import digest as bits
 from tests.hooks.scripts.internals import watch_lacking
 
 DEFAULTS: dict[str, Any] = {
@@ -50,6 +52,9 @@ DEFAULTS: dict[str, Any] = {
     "model": "plain",  # adapted: adapters, frozen and tied weights, two groups; experts: with MoE
     "often": False,  # measure updates at every step
     "exact": False,  # and on whole tensors
+    "guard": False,
+    "dropped": 0,  # this step's batch is never trained on
+    "digest": False,  # of the weights and of the optimizer's state, at the end
     "reference": False,  # no engine: one process does the work of both ranks
 }
 
@@ -191,7 +196,9 @@ class Fault:
             output.register_hook(self.corrupt)  # type: ignore[no-untyped-call]
 
     def place(self) -> None:
-        if self.spec["how"] == "hook":
+        if self.spec["how"] == "gradient":  # one element, of what is on this rank alone
+            next(self.module.parameters()).register_hook(self.corrupt)
+        elif self.spec["how"] == "hook":
             self.module.register_forward_hook(self.hook)
         elif self.spec["how"] == "backward":
             self.module.register_forward_hook(self.backward)
@@ -224,6 +231,14 @@ def describe(adapter: Adapter, sample: Any) -> dict[str, Any]:
         "parameters": bad,
         "batches": list(sample.batches),
     }
+
+
+def digest(engine: Any) -> str:
+    """Of every bit of the weights, the masters and the optimizer's state on this rank."""
+    held = [getattr(one, "ds_tensor", one) for one in engine.module.parameters()]
+    for master, state in engine.basic_optimizer.state.items():
+        held += [master, *(torch.as_tensor(one) for _, one in sorted(state.items()))]
+    return bits(held)
 
 
 def fingerprint(engine: Any) -> dict[str, Any]:
@@ -261,16 +276,19 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
     if fault and not fault.spec.get("after"):
         fault.place()
     result: dict[str, Any] = {"losses": [], "norms": [], "samples": [], "phases": [], "rates": []}
+    result["was_applied"], result["forbidden"] = [], []
     adapter: Adapter | None = None
     boundaries: list[int] = []
     if case["watch"]:
         os.environ["SENTINEL_RAISE"] = "0" if case["broken"] else "1"
-        options = Options(exact_updates=case["exact"], peak_flops=1e12)
+        options = Options(case["exact"], peak_flops=1e12, guard=case["guard"])
         adapter = choose(engine, options=options)
         for probe in adapter.panel.probes if case["often"] else ():
             probe.every = 1
         if case["broken"]:
             break_probe(adapter, case["broken"])
+        if case["guard"]:
+            listen_to_guard(result["forbidden"])
         adapter.install(boundaries.append, result["phases"].append)
         result["series"] = [[one.signal, one.label] for one in adapter.panel.series]
         result["groups"] = [[one.shards, one.replicas, one.spans] for one in adapter.groups()]
@@ -281,6 +299,8 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
     applied = Applied(engine)
     waits = Waits()
     for step in range(1, case["steps"] + 1):
+        if step == case["dropped"]:
+            continue
         for micro_batch in range(case["accumulate"]):
             disarm = fault.around(step, micro_batch) if fault else lambda: None
             with waits if step == 2 else nullcontext():
@@ -292,9 +312,15 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
             if step == case["remedy"]:
                 adapter.apply(Remedies(lr_scale=0.5))
         result["rates"].append(engine.get_lr()[0])
+        result["was_applied"].append(engine.was_step_applied())
     result["collectives"] = counted.count
     result["waits"] = waits.count
     result["skipped_steps"] = engine.skipped_steps
+    result["global_steps"] = engine.global_steps
+    result["global_samples"] = engine.global_samples
+    result["kind"] = type(engine.optimizer).__name__
+    result["schedule"] = engine.lr_scheduler.state_dict() if case["schedule"] else {}
+    result["digest"] = digest(engine) if case["digest"] else ""
     result["applied"] = applied.norms
     result["boundaries"] = boundaries
     if adapter is not None:
@@ -350,6 +376,19 @@ def checkpointed(model: Any) -> None:
     for block in model.blocks:
         original = block.forward
         block.forward = lambda x, original=original: checkpoint(original, x, use_reentrant=True)
+
+
+def listen_to_guard(heard: list[bool]) -> None:
+    """Have the guard's decisions written down, from now on."""
+
+    def forbids(guard: Guard, doubt: Look, proof: Look) -> bool:
+        heard.append(decide(guard, doubt, proof))
+        return heard[-1]
+
+    Guard.forbids = forbids  # type: ignore[method-assign, assignment]
+
+
+decide = Guard.forbids
 
 
 def break_probe(adapter: Adapter, name: str) -> None:
