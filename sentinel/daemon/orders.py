@@ -102,13 +102,16 @@ class Orders:
         desk: Desk,
         position: Callable[[], Position],
         broadcast: Callable[[wire.FromDaemon], None],
+        resumed: Callable[[], None],
     ) -> None:
+        """`resumed` is told when the run was held and goes on."""
         self.run = run
         self.started = started
         self.control = RunControl(run)
         self._desk = desk
         self._position = position
         self._broadcast = broadcast
+        self._resumed = resumed
         self._before: HoldRow | None = None  # where the run was held before this daemon started
         self._lapse_at: float | None = None
         self._lapse_before = 0.0
@@ -340,6 +343,8 @@ class Orders:
                 self._desk.ledger.record(self.run, self.started, effect, hold)
             else:
                 self._desk.ledger.know(self.run, self.started, effect.id, action_id)
+            if effect.action == "resume" and effect.state == "done":
+                self._resumed()
             self._desk.tell(ActionNews(self.run, effect))
 
 

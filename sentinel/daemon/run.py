@@ -54,7 +54,9 @@ class Run:
     def __init__(self, name: str, engine: RunEngine, desk: Desk, now: float) -> None:
         self.name = name
         self.engine = engine
-        self.orders = Orders(name, now, desk, self.position, self._broadcast)
+        self.orders = Orders(
+            name, now, desk, self.position, self._broadcast, resumed=engine.resumed
+        )
         self.shelf = Shelf(name, engine.checkpoints, desk.ledger)
         self.command = ""
         self.ended: float | None = None

@@ -52,6 +52,23 @@ def test_a_resume_carries_its_remedies_to_every_rank(daemon: Daemon) -> None:
         assert job.train() is Verdict.GO
 
 
+def test_a_nan_that_comes_back_after_a_resume_holds_the_run_once_more(daemon: Daemon) -> None:
+    job = broken(daemon)
+    assert daemon.request("POST", "/api/runs/run/resume", {})[0] == 200
+    assert job.await_verdict() is Verdict.GO
+    in_state(daemon, job, "running")
+    job.train()  # well: much sooner than the alert would have resolved by itself
+    job.train(APPLIED_NAN)
+    job.await_hold_order()
+    job.train_until_stand()
+    in_state(daemon, job, "held")
+    assert [(a["action"], a["state"]) for a in incidents(daemon)[0]["actions"]] == [
+        ("pause", "done"),
+        ("resume", "done"),
+        ("pause", "done"),
+    ]
+
+
 def test_a_remedy_that_a_trainer_does_not_offer_is_refused_and_recorded(daemon: Daemon) -> None:
     job = broken(daemon, offers=("scale_lr",))
     code, answer = daemon.request("POST", "/api/runs/run/resume", {"skip_batches": 7})
