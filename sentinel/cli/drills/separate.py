@@ -137,7 +137,8 @@ class SeparateDaemon:
             if self._is_new(line) and alert["state"] == "firing":
                 self._fired.add(alert["rule"])
                 self.terminal.line(line, OF_SEVERITY["warning"])
-                self.chronicle.note("noticed", f"by {alert['rule']}", alert["step"])
+                cause = incident["cause"]  # of those seen at one look, the one that came first
+                self.chronicle.note("noticed", f"by {cause['rule']}", cause["step"])
         for action in incident["actions"]:
             line = f"{action['action']} {action['state']} at step {action['step']}, {action['by']}"
             if self._is_new(line):
