@@ -141,7 +141,6 @@ def test_a_directory_that_is_no_state_directory_is_said(tmp_path: Path) -> None:
         ["replay"],
         ["rules"],
         ["rules", "check"],
-        ["drill"],
         ["drill", "earthquake"],
         ["daemon", "--http", "nonsense"],
         ["daemon", "--http", "0.0.0.0:1"],
