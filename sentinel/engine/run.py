@@ -6,31 +6,28 @@ The same messages at the same times give the same transitions.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinel.engine.annotation import UNKNOWN, Facts
 from sentinel.engine.checkpoint import CLEAN_STEPS, Checkpoints
 from sentinel.engine.clean import verdict
 from sentinel.engine.coverage import RunCoverage
-from sentinel.engine.culprit import located
 from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.judging import Change, Judging
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
-from sentinel.engine.rule import Alert, Key, Rule, labels_of
+from sentinel.engine.rule import Alert, Key, Rule
 from sentinel.engine.step import Columns, JudgedStep, Layout, OpenStep
 from sentinel.engine.survey import survey
 from sentinel.engine.transition import AlertChanged, Cause, Severity, Transition
+from sentinel.engine.witness import Witness
 from sentinel.wire import (
     MAX_SERIES,
     Checkpoint,
     Coverage,
     Extension,
-    Finding,
     Frame,
     FromRank,
     Goodbye,
@@ -42,7 +39,6 @@ from sentinel.wire import (
 MAX_OPEN = 64  # steps that wait for slower ranks
 MAX_OPEN_BYTES = 256 << 20
 BLIND = 5.0  # s between two ticks from which on it was the engine that did not run
-_MAX_FINDINGS = 4096
 _SKIPPED = Series("skipped")
 
 
@@ -83,7 +79,7 @@ class RunEngine:
         self._judged = BEFORE_ALL
         self._last: JudgedStep | None = None
         self._announced: NDArray[np.intp] | None = None
-        self._findings: OrderedDict[tuple[int, int, str], Finding] = OrderedDict()
+        self._witness = Witness(run, self._roster, self.checkpoints)
         self._fired: list[Fired] = []
         self._resolved: list[Identity] = []
         self._has_ended = False
@@ -279,7 +275,7 @@ class RunEngine:
         if not frame.partial:
             state.coverage.saw(layout, frame, now)
         for finding in reversed(frame.findings):  # of several, the first is kept
-            self._remember(state.rank, frame.step, finding)
+            self._witness.remember(state.rank, frame.step, finding)
         row = layout.row(frame, self._judging.frame_signals)
         changes = self._judging.frame(row, key, frame.step, now, partial=frame.partial)
         self._collect(changes, now)
@@ -317,11 +313,6 @@ class RunEngine:
         state.layout = self._columns.layout(series)
         self._announced = None
         return None
-
-    def _remember(self, rank: int, step: int, finding: Finding) -> None:
-        self._findings[rank, step, finding.signal] = finding
-        if len(self._findings) > _MAX_FINDINGS:
-            self._findings.popitem(last=False)
 
     def _is_overdue(self, place: Place, now: float) -> bool:
         return now - max(self._open[place].since, self._awake) >= self._patience
@@ -365,70 +356,9 @@ class RunEngine:
     def _collect(self, changes: Iterable[Change], now: float) -> None:
         for change in changes:
             if change.kind == "fired":
-                self._fired.append(self._describe(change, now))
+                self._fired.append(self._witness.describe(change, now))
             else:
                 self._resolved.append((change.rule.name, change.key))
-
-    def _describe(self, change: Change, now: float) -> Fired:
-        """The alert that fired, in words, and where it points."""
-        rule, alert = change.rule, change.alert
-        labels = labels_of(rule, change.key)
-        cause = self._cause(change, labels)
-        facts = Facts(
-            value=change.value,
-            score=change.score,
-            step=alert.step,
-            rank=labels.get(RANK_AXIS, UNKNOWN),
-            module=cause.module or UNKNOWN,
-            layer=labels.get("layer", UNKNOWN),
-            host=cause.host or UNKNOWN,
-            detail=self._detail(cause) or UNKNOWN,
-            parameter=cause.parameter or UNKNOWN,
-            batch=cause.batch or UNKNOWN,
-        )
-        changed = AlertChanged(
-            run=self.run,
-            incident="",
-            rule=rule.name,
-            signal=cause.signal,
-            state="firing",
-            severity=rule.severity,
-            step=alert.step,
-            fired_step=alert.fired_step,
-            labels=labels,
-            value=change.value,
-            score=change.score,
-            summary=rule.summary.fill(facts),
-            advice=rule.advice.fill(facts),
-            actions=rule.actions,
-            at=now,
-        )
-        return Fired(change.key, changed, cause, rule.unattended, rule.hold_for)
-
-    def _cause(self, change: Change, labels: Mapping[str, str]) -> Cause:
-        """What this alert alone says of where it began."""
-        signal, step = change.rule.expression.value.signal, change.alert.step
-        rank = int(labels[RANK_AXIS]) if RANK_AXIS in labels else None
-        state = None if rank is None else self._roster.ranks.get(rank)
-        found = None if rank is None else self._findings.get((rank, step, signal))
-        cause = Cause(
-            rule=change.rule.name,
-            signal=signal,
-            step=step,
-            rank=rank,
-            host=(state.host or None) if state else None,
-            device=(state.device or None) if state else None,
-        )
-        return located(cause, labels, found)
-
-    def _detail(self, cause: Cause) -> str:
-        """What the rank said of it, in its own words; of a checkpoint, which one it is."""
-        if cause.rank is None:
-            return self.checkpoints.detail(cause.signal)
-        if cause.signal == "failed" and cause.rank in self._roster.ranks:
-            return self._roster.ranks[cause.rank].detail
-        finding = self._findings.get((cause.rank, cause.step, cause.signal))
-        return finding.detail if finding else ""
 
     def _settle(self, now: float) -> None:
         """Turn what has changed since the last time into transitions."""
