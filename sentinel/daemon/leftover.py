@@ -34,16 +34,16 @@ class Leftovers:
 
     def hand_over(self, run: Run, hello: wire.Hello, ledger: Ledger, now: float) -> None:
         """Give a run that begins now in this daemon what belongs to it. Raises `StateError`."""
-        expected = self._expected.pop(run.name, None) is not None
+        self._expected.pop(run.name, None)
         row = next((row for row in self._store.runs() if row.name == run.name), None)
         incident = self._store.open_incident(run.name)
         if row is not None:
             run.adopt_checkpoints(self._store.checkpoints(run.name), row.step)
-        ranks = self._store.ranks(run.name)
-        same = any(_is_same(rank, hello) for rank in ranks)
-        if not ranks:  # one that had its first order or alert before its ranks were on record
-            same = expected
-        if row is not None and row.state != "finished" and same:
+        if (
+            row is not None
+            and row.state != "finished"
+            and any(_is_same(rank, hello) for rank in self._store.ranks(run.name))
+        ):
             log.info("run %s goes on under this daemon", run.name)
             run.adopt(incident, row.hold, row.started, now)
             run.command = run.command or row.command

@@ -71,7 +71,9 @@ def test_a_pause_that_was_under_way_is_completed_on_the_record(daemon: Daemon) -
     assert (action["action"], action["step"]) == ("pause", job.step)
 
 
-def test_an_order_in_the_first_second_of_a_run_is_completed_on_the_record(daemon: Daemon) -> None:
+def test_an_order_in_the_first_second_of_a_run_lapses_and_the_hold_is_on_the_record(
+    daemon: Daemon,
+) -> None:
     job = FakeJob(daemon.place).connect()
     job.train()
     code, answer = daemon.request("POST", "/api/runs/run/pause")
@@ -84,8 +86,8 @@ def test_an_order_in_the_first_second_of_a_run_is_completed_on_the_record(daemon
     job.train_until_stand()
     daemon.start()
     job.connect()
-    eventually(lambda: [row.state for row in _actions(daemon)] == ["done"])
-    assert _actions(daemon)[0].step == job.step
+    eventually(lambda: [row.state for row in _actions(daemon)] == ["lapsed", "done"])
+    assert _actions(daemon)[1].step == job.step
 
 
 def test_what_was_asked_of_a_job_that_is_gone_has_lapsed_when_another_takes_its_name(
