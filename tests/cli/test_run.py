@@ -138,7 +138,7 @@ def test_a_nan_is_told_held_resumed_by_another_process_and_summed_up(tmp_path: P
     eventually(held, "the hold")
     done = sentinel("resume", "--lr-scale", "0.25", "--skip", "3", "--state", state)
     assert done.returncode == 0, done.stderr
-    assert "learning rate times 0.25, 3 batches skipped" in done.stdout
+    assert "3 batches skipped, learning rate times 0.25" in done.stdout
     code, _, err = ended(process)
     assert code == 0
     for told in (

@@ -89,7 +89,7 @@ def test_metrics_on_a_port_that_is_taken_are_refused(tmp_path: Path) -> None:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         done = sentinel("daemon", "--http", place, "--state", tmp_path / "state")
         assert done.returncode == 1
-        assert f"cannot serve metrics on {place}" in done.stderr
+        assert f"cannot listen on {place}" in done.stderr
         assert "--http off" in done.stderr
 
 

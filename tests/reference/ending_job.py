@@ -20,7 +20,7 @@ class Watch:
         print("left by", kind.__name__ if kind else "the end", flush=True)
 
 
-def attach(trainer: Trainer) -> Watch:
+def attach(trainer: Trainer, checkpoints: str) -> Watch:
     original = trainer.engine.step
 
     def step() -> None:
