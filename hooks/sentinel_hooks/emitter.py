@@ -28,6 +28,7 @@ HEARTBEAT = 2.0  # s
 RETRY = (0.2, 5.0)  # s between attempts to connect: the first, and the longest
 WELCOME_WITHIN = 30.0  # s, over TLS
 FAREWELL = 1.0  # s to send what is left when the process ends
+LAST_WORDS = 5.0  # s for the same when it ends with an error: these are the steps that matter
 _CHUNK = 256 * 1024
 QUEUE_FULL, NO_DAEMON = DROPS
 
@@ -76,6 +77,7 @@ class Emitter:
         self._dropped: Counter[str] = Counter()
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._closing = threading.Event()
+        self._farewell = FAREWELL
         self._goodbye: wire.Goodbye | None = None
         self._pid = os.getpid()
         self._interval = HEARTBEAT
@@ -124,14 +126,18 @@ class Emitter:
         return 0.0 if self._connection else clock.monotonic() - self._last_contact
 
     def close(self, goodbye: wire.Goodbye) -> None:
-        """Send what is queued and say goodbye, within a second; then stop. May be called twice."""
+        """Send what is queued and say goodbye, within a second or, after an error, five; then stop.
+
+        May be called twice.
+        """
         if os.getpid() != self._pid or self._closing.is_set():
             return
         self._goodbye = goodbye
+        self._farewell = LAST_WORDS if goodbye.reason == "exception" else FAREWELL
         self._closing.set()
         self._wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(FAREWELL + UNIX_TIMEOUT)
+            self._thread.join(self._farewell + UNIX_TIMEOUT)
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake already; closed: it is gone
@@ -223,7 +229,7 @@ class Emitter:
             if not unsent:
                 unsent = self._collect()
             if self._closing.is_set():
-                deadline = deadline or clock.monotonic() + FAREWELL
+                deadline = deadline or clock.monotonic() + self._farewell
                 if clock.monotonic() > deadline or (not unsent and self._goodbye is None):
                     connection.finish(deadline - clock.monotonic())
                     return

@@ -39,9 +39,10 @@ async def test_slack_hears_of_the_culprit_the_hold_and_the_resume(tmp_path: Path
         daemon = await asyncio.to_thread(with_slack(slack, tmp_path / "state").start)
         try:
             job = await asyncio.to_thread(broken, daemon)
-            await posted(slack, lambda texts: any("held at step" in text for text in texts))
-            held = next(m.as_text() for m in slack.messages if "held at step" in m.as_text())
-            assert "rank-hours (2 ranks)" in held
+            terms = "rank-hours (2 ranks)"
+            await posted(slack, lambda texts: any(terms in text for text in texts))
+            held = next(m.as_text() for m in slack.messages if terms in m.as_text())
+            assert "held at step" in held
             assert "If nobody answers: the run is stopped at" in held
             head = held.splitlines()[-1].rpartition(", record ")[2]
             first = slack.messages[0].as_text()
