@@ -175,7 +175,7 @@ def test_help_imports_nothing_heavy() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -189,7 +189,7 @@ def test_a_reader_that_goes_away_is_no_traceback(held: tuple[Daemon, FakeJob]) -
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
-        timeout=60,
+        timeout=240,
         check=False,
     )
     os.close(writing)

@@ -27,7 +27,7 @@ WHOLE = ("nan", "hang", "daemon-kill")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("fault", WHOLE)
 def test_a_drill_ends_well_because_everything_has_happened(tmp_path: Path, fault: str) -> None:
     state = tmp_path / "state"

@@ -19,7 +19,7 @@ from sentinel import address
 
 T = TypeVar("T")
 
-PATIENCE = 30.0  # s, far more than anything here takes
+PATIENCE = 120.0  # s, far more than anything here takes
 
 
 def eventually(look: Callable[[], T | None], what: str = "it", within: float = PATIENCE) -> T:
@@ -49,7 +49,7 @@ def sentinel(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess
         [sys.executable, "-m", "sentinel", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         env=environment(**more),
         check=False,
     )

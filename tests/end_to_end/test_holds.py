@@ -17,7 +17,7 @@ from tests.end_to_end.fleet import PATIENCE, Job, Running
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
     pytest.mark.usefixtures("standing"),
 ]
 

@@ -74,7 +74,7 @@ def test_a_saved_model_loads_where_sentinel_is_not_installed(tmp_path: Path) -> 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr

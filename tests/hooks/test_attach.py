@@ -252,7 +252,7 @@ def _script(daemon: Daemon, **env: str) -> subprocess.CompletedProcess[str]:
         env=settings,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -286,7 +286,7 @@ def test_without_a_daemon_there_is_one_warning_and_nothing_else(tmp_path: Path) 
         env=settings,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "end of script\n"), done.stderr

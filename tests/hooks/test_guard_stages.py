@@ -19,7 +19,7 @@ import pytest
 
 from tests.hooks.test_zero_stages import COLLECTIVES, NEWEST, STAGES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, BAD = 4, 2
 Case = dict[str, Any]
@@ -72,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=840,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

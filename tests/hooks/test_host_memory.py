@@ -235,7 +235,7 @@ def test_in_a_real_control_group_its_limit_and_its_kills_are_seen() -> None:
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
             check=True,
         )
     before, died, after = json.loads(done.stdout)

@@ -259,7 +259,7 @@ def test_a_script_that_dies_of_a_backward_pass_is_one_incident_with_its_sizes(
         env=environment(SENTINEL_DAEMON=str(daemon.place), PYTHONPATH=f"{root}:{root}/hooks"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 1

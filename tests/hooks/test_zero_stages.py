@@ -22,7 +22,7 @@ import pytest
 from sentinel_hooks.probes.fingerprint import fingerprint
 from tests.hooks.scripts.gpt import Gpt, batch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # of a machine that others use, too
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # of a machine that others use, too
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
 Case = dict[str, Any]
@@ -175,7 +175,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=840,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

@@ -17,7 +17,7 @@ def run(name: str, *arguments: str | Path) -> str:
     """What a script prints. Fails the test when the script fails."""
     command = [sys.executable, str(Path(__file__).with_name(name)), *map(str, arguments)]
     done = subprocess.run(
-        command, env=_ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=60
+        command, env=_ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -303,7 +303,7 @@ def test_the_script_of_the_page_says_the_same(tmp_path: Path) -> None:
 
     def check() -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", script, str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
     done = check()
     assert done.stdout.splitlines()[0] == f"gpt: 5 rows, head {head}", done.stderr

@@ -21,7 +21,7 @@ def build(folder: Path, *options: str) -> Path:
         pytest.skip("no C compiler here: NVML cannot be played")
     library = folder / "libnvidia-ml.so.1"
     shared = ("-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1")
-    subprocess.run([compiler, *shared, *options, "-o", library, SOURCE], check=True, timeout=60)
+    subprocess.run([compiler, *shared, *options, "-o", library, SOURCE], check=True, timeout=240)
     return folder
 
 
