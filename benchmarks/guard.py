@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.overhead import LENGTH, SIZES, TOKENS, VOCABULARY, WARM_UP
 from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.adapters.options import Options
-from sentinel_hooks.guard import Guard
+from sentinel_hooks.guard import Guard, Look
 from tests.hooks.scripts.gpt import Gpt, batch
 
 
@@ -38,7 +38,7 @@ class TimedGuard(Guard):
 
     looked = agreed = 0.0
 
-    def _ask(self, look):  # type: ignore[no-untyped-def]
+    def _ask(self, look: Look) -> bool | torch.Tensor:
         began = perf_counter()
         found = super()._ask(look)
         TimedGuard.looked += perf_counter() - began
