@@ -111,9 +111,7 @@ class Dispatcher:
             self._news.clear()
             while self._clock() >= self._quiet_until and await self._deliver_next():
                 pass
-            timeout = await self._until_due()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout)
+            await self._news_within(await self._until_due())
 
     async def drained(self, timeout: float) -> bool:
         """Wait, `timeout` seconds at most, while something is due; True if nothing waits then."""
@@ -130,6 +128,15 @@ class Dispatcher:
                 return due is None
             self.wake()
             await asyncio.sleep(0.02)
+
+    async def _news_within(self, timeout: float) -> None:
+        """Wait for news. (asyncio.wait_for loses a cancelling that comes together with them.)"""
+        assert self._loop is not None
+        alarm = self._loop.call_later(timeout, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            alarm.cancel()
 
     async def _until_due(self) -> float:
         due = await asyncio.to_thread(self._outbox.next_due, self._receiver.name)

@@ -84,6 +84,20 @@ async def test_an_incident_is_one_thread_from_opening_to_resolution(
     assert dispatcher.last_error is None
 
 
+async def test_it_ends_when_it_is_cancelled_at_the_moment_of_news(
+    tmp_path: Path, slack: LoopbackSlack
+) -> None:
+    async with sending(tmp_path, slack) as (_, dispatcher):
+        for _ in range(50):
+            task = asyncio.create_task(dispatcher.run())
+            await until(lambda: bool(dispatcher._news._waiters))
+            dispatcher._news.set()
+            await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=20)
+            assert done == {task}
+
+
 @pytest.mark.parametrize(
     "faults",
     [
