@@ -24,7 +24,7 @@ WARM = 32  # values a window or score must hold (or its length, when shorter) be
 
 ArithmeticOperator = Literal["+", "-", "*", "/"]
 ComparisonOperator = Literal["<", "<=", ">", ">=", "==", "!="]
-StatisticName = Literal["mean", "std", "median", "mad", "min", "max", "slope"]
+StatisticName = Literal["mean", "std", "median", "mad", "min", "max", "slope", "count", "quantile"]
 When = Literal["frame", "step", "tick"]
 
 
@@ -37,10 +37,14 @@ class Constant:
 
 @dataclass(frozen=True)
 class Reading:
-    """A signal's value at this step, reduced over ranks or, `by_rank`, of each rank."""
+    """A signal's value at this step, reduced over ranks or, `by_rank`, of each rank.
+
+    `label` is the only one of its labels that is meant, as in `logged["val_loss"]`.
+    """
 
     signal: str
     by_rank: bool = False
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,48 @@ class Window:
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number for each window."""
+    """One number for each window; `share` says which quantile."""
 
     name: StatisticName
     window: Window
+    share: float | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a streaming detector says of a number, such as `robust_z(loss, window=200)`."""
+    """What a streaming detector says of a number, such as `robust_z(loss, window=200)`.
+
+    `parameters` are all those of the detector, in its own order.
+    """
 
     detector: str
     of: Number
-    window: int
+    parameters: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`steps_until(x[n], limit)`: in how many values the window's slope takes x to the limit.
+
+    0 where x is there already, infinite where it does not move towards it.
+    """
+
+    window: Window
+    limit: Number
+
+
+@dataclass(frozen=True)
+class RankOutlier:
+    """`rank_outlier(x)`: how many robust deviations each rank's value lies from those of all."""
+
+    of: Reading
+
+
+@dataclass(frozen=True)
+class SecondsSince:
+    """`seconds_since(x)`: how long ago x was last measured, by the clock."""
+
+    of: Reading
 
 
 @dataclass(frozen=True)
@@ -99,6 +132,14 @@ class Missing:
     """True where nothing was measured, or a window is not warm."""
 
     of: Number
+
+
+@dataclass(frozen=True)
+class Disagrees:
+    """`disagrees(x)`: true of ranks whose value is not that of most, where all should be equal."""
+
+    of: Reading
+    tolerance: float
 
 
 @dataclass(frozen=True)

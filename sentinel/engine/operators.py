@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel.engine import window
-from sentinel.engine.detectors import DETECTORS, Detector
+from sentinel.engine.detectors import Detector, build
 from sentinel.engine.expression import (
     WARM,
     Arithmetic,
@@ -165,7 +165,7 @@ class Graph:
         if isinstance(node, Statistic):
             return partial(self._window(node.window).over, _STATISTICS[node.name])
         if isinstance(node, Score):
-            return partial(_score, self.number(node.of), DETECTORS[node.detector](node.window))
+            return partial(Scores(node).of, self.number(node.of))
         if isinstance(node, Negative):
             return partial(_negative, self.number(node.of))
         left, right = self.number(node.left), self.number(node.right)
@@ -210,10 +210,33 @@ class Joining:
         )
 
 
-def _score(of: Operator[Values], detector: Detector, source: Source) -> Values:
-    values, missing = of(source)
-    scores = detector.update(np.where(missing, np.nan, values))
-    return Values(scores, missing | (np.isnan(scores) & np.isfinite(values)))
+class Scores:
+    """A detector for each element of a number."""
+
+    def __init__(self, node: Score) -> None:
+        self._node = node
+        self._shape: tuple[int, ...] | None = None
+        self._places: dict[tuple[int, ...], Detector] = {}
+        self._detectors: list[Detector] = []  # in the order of an array's elements
+
+    def of(self, number: Operator[Values], source: Source) -> Values:
+        """The score of each element, missing where its detector is not warm."""
+        values, missing = number(source)
+        if self._shape != values.shape:
+            self._grow(values.shape)
+        told = np.where(missing, np.nan, values).reshape(-1).tolist()
+        found = [one.update(value) for one, value in zip(self._detectors, told, strict=True)]
+        scores = np.array(found, float).reshape(values.shape)
+        return Values(scores, missing | (np.isnan(scores) & np.isfinite(values)))
+
+    def _grow(self, shape: tuple[int, ...]) -> None:
+        """Make detectors for the elements that are new."""
+        parameters = dict(self._node.parameters)
+        for place in np.ndindex(shape):
+            if place not in self._places:
+                self._places[place] = build(self._node.detector, parameters)
+        self._shape = shape
+        self._detectors = [self._places[place] for place in np.ndindex(shape)]
 
 
 def _negative(of: Operator[Values], source: Source) -> Values:

@@ -10,7 +10,8 @@ import ast
 import math
 from typing import get_args
 
-from sentinel.engine.detectors import DETECTORS
+from sentinel.engine.detectors import DETECTORS, Detector
+from sentinel.engine.detectors.parameter import Parameter
 from sentinel.engine.expression import (
     MAX_WINDOW,
     Arithmetic,
@@ -39,9 +40,10 @@ from sentinel.signals import CATALOG, did_you_mean
 MAX_TEXT = 2000  # characters
 MAX_NODES = 200
 MAX_DEPTH = 30
-MIN_SCORE_WINDOW = 8
 
-_STATISTICS: dict[str, StatisticName] = {name: name for name in get_args(StatisticName)}
+_STATISTICS: dict[str, StatisticName] = {
+    name: name for name in get_args(StatisticName) if name not in ("count", "quantile")
+}
 _TESTS: dict[str, type[NonFinite | Missing]] = {"nonfinite": NonFinite, "missing": Missing}
 _FUNCTIONS = (*_STATISTICS, *DETECTORS, *_TESTS, "by_rank")
 _ARITHMETIC: dict[type[ast.operator], ArithmeticOperator] = {
@@ -260,14 +262,10 @@ class _Parser:
         if name not in _FUNCTIONS:
             hint = did_you_mean(name, [*_FUNCTIONS, *CATALOG])
             raise self._error(node, f"unknown function {name!r}{hint}")
-        keywords = {word.arg: word.value for word in node.keywords}
-        allowed = {"window"} if name in DETECTORS else set()
-        starred = any(isinstance(argument, ast.Starred) for argument in node.args)
-        positional = 2 if name in DETECTORS and not keywords else 1
-        if starred or not 1 <= len(node.args) <= positional or keywords.keys() - allowed:
-            raise self._error(node, f"{self._source(node)}: {_USAGE[name]}")
         if name in DETECTORS:
-            return self._score(node, name, [*node.args[1:], *keywords.values()], depth)
+            return self._score(node, name, depth)
+        if len(node.args) != 1 or node.keywords or isinstance(node.args[0], ast.Starred):
+            raise self._error(node, f"{self._source(node)}: {_USAGE[name]}")
         return self._function(node, name, node.args[0], depth)
 
     def _function(
@@ -285,28 +283,51 @@ class _Parser:
             raise self._error(argument, f"{self._source(node)}: {_USAGE[name]}")
         return Statistic(_STATISTICS[name], of)
 
-    def _score(self, node: ast.Call, name: str, windows: list[ast.expr], depth: int) -> Score:
-        length: object = DETECTORS[name].default_window
-        if windows:
-            length = windows[0].value if isinstance(windows[0], ast.Constant) else None
-        if type(length) is not int or not MIN_SCORE_WINDOW <= length <= MAX_WINDOW:
-            raise self._error(
-                node,
-                f"the window of {self._source(node)} must be a whole number of steps "
-                f"from {MIN_SCORE_WINDOW} to {MAX_WINDOW}",
-            )
-        of = self._number(node.args[0], depth + 1, f"{name} takes a number")
-        return Score(name, of, length)
+    def _score(self, node: ast.Call, name: str, depth: int) -> Score:
+        known = DETECTORS[name].parameters
+        given = dict(zip(known, node.args[1:], strict=False))
+        keywords = {str(word.arg): word.value for word in node.keywords}
+        starred = any(isinstance(argument, ast.Starred) for argument in node.args)
+        many = len(node.args) - 1 > len(known)
+        if starred or many or not node.args or given.keys() & keywords or keywords.keys() - known:
+            raise self._error(node, f"{self._source(node)}: {_USAGE[name]}")
+        given |= keywords
+        parameters = tuple(
+            (key, self._parameter(node, key, one, given[key]) if key in given else one.default)
+            for key, one in known.items()
+        )
+        return Score(
+            name, self._number(node.args[0], depth + 1, f"{name} takes a number"), parameters
+        )
+
+    def _parameter(self, call: ast.Call, name: str, parameter: Parameter, node: ast.expr) -> float:
+        self._enter(node, 1)
+        value = node.value if isinstance(node, ast.Constant) else None
+        kinds: tuple[type, ...] = (int,) if parameter.whole else (int, float)
+        if type(value) in kinds and parameter.lowest <= value <= parameter.highest:  # type: ignore[operator]
+            return value  # type: ignore[return-value]
+        kind = "a whole number" if parameter.whole else "a number"
+        raise self._error(
+            call,
+            f"the {name} of {self._source(call)} must be {kind} "
+            f"from {parameter.lowest:g} to {parameter.highest:g}",
+        )
 
     def _source(self, node: ast.expr) -> str:
         return _quote(self._text[node.col_offset : node.end_col_offset])
 
 
+def _example(kind: type[Detector]) -> str:
+    name, parameter = next(iter(kind.parameters.items()))
+    return f"{name}={parameter.default:g}"
+
+
 _USAGE = {
     **{name: f"{name} takes a window, such as {name}(loss[200])" for name in _STATISTICS},
     **{
-        name: f"{name} takes a number and a window, such as {name}(loss, window=200)"
-        for name in DETECTORS
+        name: f"{name} takes a number and {', '.join(kind.parameters)}, "
+        f"such as {name}(loss, {_example(kind)})"
+        for name, kind in DETECTORS.items()
     },
     "nonfinite": "nonfinite takes one number, such as nonfinite(loss)",
     "missing": "missing takes one number, such as missing(loss)",

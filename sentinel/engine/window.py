@@ -1,13 +1,17 @@
-"""Ring buffers over the last values of many elements at once.
+"""The last values of a series, and of many at once.
 
-An element is one label set of a number: a layer, a rank, a layer on a rank. Elements have the
-shape of the number's axes, which only ever grow; each has its own count, since any of them may
-miss a step.
+`SortedWindow` is for a single series, `RingWindow` for many elements. An element is one label set
+of a number: a layer, a rank, a layer on a rank. Elements have the shape of the number's axes, which
+only ever grow; each has its own count, since any of them may miss a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from array import array
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -108,6 +112,86 @@ class RingWindow:
         """Forget the values of these elements."""
         self._next[rows] = 0
         self.count[rows] = 0
+
+
+class SortedWindow:
+    """The last `length` values of one series, kept in order of size as well as of arrival.
+
+    >>> window = SortedWindow(3)
+    >>> for x in (9.0, 1.0, 2.0, 4.0):
+    ...     window.push(x)
+    >>> len(window), window.median(), window.mad(), window.quantile(0.75), list(window)
+    (3, 2.0, 1.0, 3.0, [1.0, 2.0, 4.0])
+    """
+
+    __slots__ = ("_arrived", "_sorted", "length")
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._arrived: deque[float] = deque()
+        self._sorted = array("d")
+
+    def __len__(self) -> int:
+        return len(self._arrived)
+
+    def __iter__(self) -> Iterator[float]:
+        """The values from the oldest to the newest."""
+        return iter(self._arrived)
+
+    def push(self, value: float) -> None:
+        """Take in a value, which is no NaN."""
+        if len(self._arrived) == self.length:
+            del self._sorted[bisect_left(self._sorted, self._arrived.popleft())]
+        self._arrived.append(value)
+        insort(self._sorted, value)
+
+    def clear(self) -> None:
+        """Forget all values."""
+        if self._arrived:
+            self._arrived.clear()
+            del self._sorted[:]
+
+    # Of an empty window there is nothing to tell: the callers ask for its length first.
+
+    def low(self) -> float:
+        return self._sorted[0]
+
+    def high(self) -> float:
+        return self._sorted[-1]
+
+    def median(self) -> float:
+        half, odd = divmod(len(self._sorted), 2)
+        if odd:
+            return self._sorted[half]
+        return (self._sorted[half - 1] + self._sorted[half]) / 2
+
+    def quantile(self, share: float) -> float:
+        """Between two values by linear interpolation, as numpy's default."""
+        at = share * (len(self._sorted) - 1)
+        below = int(at)
+        low = self._sorted[below]
+        if at == below:
+            return low
+        return low + (self._sorted[below + 1] - low) * (at - below)
+
+    def mad(self) -> float:
+        """The median distance from the median, unscaled; found by halving, in O(log n)."""
+        values, center = self._sorted, self.median()
+        count = len(values)
+        near = (count + 1) // 2  # so many values are the nearest to the center, and lie together
+        first, last = 0, count - near
+        while first < last:
+            middle = (first + last) // 2
+            if center - values[middle] > values[middle + near] - center:
+                first = middle + 1
+            else:
+                last = middle
+        within = max(center - values[first], values[first + near - 1] - center)
+        if count % 2:
+            return within
+        below = center - values[first - 1] if first else math.inf
+        above = values[first + near] - center if first + near < count else math.inf
+        return (within + min(below, above)) / 2
 
 
 def mean(values: Floats) -> Floats:

@@ -38,7 +38,7 @@ def test_value_is_the_first_signal_and_score_the_left_of_the_first_comparison() 
     expression = parse("6 < robust_z(loss) or nonfinite(lr)")
     assert (expression.value, expression.score) == (
         Reading("loss"),
-        Score("robust_z", Reading("loss"), 200),
+        Score("robust_z", Reading("loss"), (("window", 200), ("floor", 0.0))),
     )
     expression = parse("nonfinite(by_rank(lr))")
     assert (expression.value, expression.score) == (Reading("lr", True), Reading("lr", True))
@@ -75,13 +75,13 @@ def test_equal_subexpressions_are_equal_however_they_are_written() -> None:
         ("mean(loss[200], 3) > 1", "mean takes a window"),
         ("mean > 1", "mean is a function"),
         ("robust_z(loss[200]) > 1", "is a window"),
-        ("robust_z(loss, windw=3) > 1", "robust_z takes a number and a window"),
-        ("robust_z(loss, 200, 3) > 1", "robust_z takes a number and a window"),
-        ("robust_z(loss, 200, window=3) > 1", "robust_z takes a number and a window"),
+        ("robust_z(loss, windw=3) > 1", "robust_z takes a number and window, floor"),
+        ("robust_z(loss, 200, 0.1, 3) > 1", "robust_z takes a number and window, floor"),
+        ("robust_z(loss, 200, window=3) > 1", "robust_z takes a number and window, floor"),
         ("robust_z(loss, window=7) > 1", "from 8 to 10000"),
         ("robust_z(loss, window=lr) > 1", "from 8 to 10000"),
-        ("robust_z(*loss) > 1", "robust_z takes a number and a window"),
-        ("robust_z(loss, **lr) > 1", "robust_z takes a number and a window"),
+        ("robust_z(*loss) > 1", "robust_z takes a number and window, floor"),
+        ("robust_z(loss, **lr) > 1", "robust_z takes a number and window, floor"),
         ("by_rank(loss + 1) > 1", "by_rank takes the name of one signal"),
         ("by_rank(x=loss) > 1", "by_rank takes the name of one signal"),
         ("by_rank() > 1", "by_rank takes the name of one signal"),

@@ -1,30 +1,37 @@
-"""Streaming statistics, one a file: `update(values) -> scores`, vectorized over elements."""
+"""Streaming statistics, one a file: a class for one series, `update(value) -> score`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sentinel.engine.detectors.parameter import Parameter
 from sentinel.engine.detectors.robust_z import RobustZ
 
 
 class Detector(Protocol):
     """What every detector is. The contract test runs over all of them.
 
-    Values that are not finite never enter a baseline and score NaN, and so does whatever comes
-    before the detector is warm; all else scores a number, which may be infinite.
+    It is made with its parameters by name, each within its bounds. Values that are not finite
+    never enter a baseline and score NaN, and so does whatever comes before the detector is warm;
+    all else scores a number, which may be infinite.
     """
 
-    default_window: ClassVar[int]
+    parameters: ClassVar[Mapping[str, Parameter]]
 
-    def __init__(self, window: int) -> None: ...
-
-    def update(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score one value of each element, then learn from it."""
+    def update(self, value: float) -> float:
+        """Score one value, then learn from it."""
         ...
 
 
 DETECTORS: Mapping[str, type[Detector]] = {"robust_z": RobustZ}
+
+
+def build(name: str, parameters: Mapping[str, float]) -> Detector:
+    """A new detector; what is not given is as the detector itself has it."""
+    kind = DETECTORS[name]
+    given = {
+        key: int(value) if kind.parameters[key].whole else value
+        for key, value in parameters.items()
+    }
+    return kind(**given)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sentinel.engine.window import RingWindow, median, median_absolute_deviation
+from sentinel.engine.detectors.parameter import Parameter, window
+from sentinel.engine.window import SortedWindow
 
 _CONSISTENCY = 1.4826  # MAD to standard deviation, for normal noise
 _OUTLIER = 5.0  # deviations from which on a value is not admitted
@@ -15,56 +15,57 @@ _MINIMUM = 32  # values before there is a score
 
 
 class RobustZ:
-    """`(x - median) / (1.4826 * MAD)` over the last `window` inliers before x.
+    """`(x - median) / max(1.4826 * MAD, floor * |median|)` over the last `window` inliers before x.
 
     Values further than 5 deviations away, on either side, are scored but not admitted, so that a
     spike does not raise the level that it is measured by. After `window` of them in a row the
-    level itself has moved: they become the new baseline. Where all inliers are equal, whatever
-    differs from them is infinitely far away.
+    level itself has moved: they become the new baseline. Where all inliers are equal and there is
+    no floor, whatever differs from them is infinitely far away.
 
     Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993 (the modified z-score).
 
     >>> detector = RobustZ(window=32)
     >>> for i in range(32):
-    ...     _ = detector.update(np.array([2.0 + 0.1 * (-1) ** i]))
-    >>> detector.update(np.array([2.1])).round(2), detector.update(np.array([5.0])).round(1)
-    (array([0.67]), array([20.2]))
-    >>> detector.update(np.array([np.nan])), detector.update(np.array([5.0])).round(1)
-    (array([nan]), array([20.2]))
+    ...     _ = detector.update(2.0 + 0.1 * (-1) ** i)
+    >>> round(detector.update(2.1), 2), round(detector.update(5.0), 1)
+    (0.67, 20.2)
+    >>> detector.update(math.nan), round(detector.update(5.0), 1)
+    (nan, 20.2)
     """
 
-    default_window: ClassVar[int] = 200
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "window": window(200),
+        "floor": Parameter(0.0, 0.0, 1.0, "the least deviation, as a share of the level"),
+    }
 
-    def __init__(self, window: int) -> None:
-        self._inliers = RingWindow(window)
-        self._outliers = RingWindow(window)  # in a row, since the last inlier
+    def __init__(self, window: int = 200, floor: float = 0.0) -> None:
+        self._inliers = SortedWindow(window)
+        self._outliers = SortedWindow(window)  # in a row, since the last inlier
         self._minimum = min(_MINIMUM, window)
+        self._floor = floor
 
-    def update(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score one value of each element, then learn from it."""
-        self._inliers.grow(values.shape)
-        self._outliers.grow(values.shape)
-        finite = np.isfinite(values)
-        scores = np.where(finite, self._scores(values), np.nan)
-        outlying = np.abs(scores) > _OUTLIER  # false for NaN: what comes before is admitted
-        inlying = finite & ~outlying
-        self._inliers.push(values, inlying)
-        if outlying.any() or self._outliers.count.any():
-            self._outliers.clear(inlying)
-            self._outliers.push(values, outlying)
-            self._rebase()
-        return scores
+    def update(self, value: float) -> float:
+        """Score one value, then learn from it."""
+        if not math.isfinite(value):
+            return math.nan
+        score = self._score(value)
+        if abs(score) > _OUTLIER:  # false for NaN: what comes before is admitted
+            self._outliers.push(value)
+            if len(self._outliers) == self._outliers.length:
+                self._inliers, self._outliers = self._outliers, self._inliers
+                self._outliers.clear()
+        else:
+            self._inliers.push(value)
+            self._outliers.clear()
+        return score
 
-    def _rebase(self) -> None:
-        """Where a whole window of values in a row lay outside, the level has moved to them."""
-        moved = self._outliers.count == self._outliers.length
-        self._inliers.replace(self._outliers, moved)
-        self._outliers.clear(moved)
-
-    def _scores(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        center = self._inliers.over(median)
-        scale = _CONSISTENCY * self._inliers.over(median_absolute_deviation)
-        with np.errstate(all="ignore"):
-            distance = values - center
-            scores = np.where(distance == 0, 0.0, distance / scale)
-        return np.where(self._inliers.count >= self._minimum, scores, np.nan)
+    def _score(self, value: float) -> float:
+        inliers = self._inliers
+        if len(inliers) < self._minimum:
+            return math.nan
+        center = inliers.median()
+        scale = max(_CONSISTENCY * inliers.mad(), self._floor * abs(center))
+        distance = value - center
+        if scale:
+            return distance / scale
+        return math.copysign(math.inf, distance) if distance else 0.0
