@@ -120,6 +120,14 @@ _PARAMETERS = (
         label="layer",
     ),
     Signal(
+        "update_norm",
+        "1",
+        _ROOT_SUM,
+        _OPTIMIZER,
+        "2-norm of what the step added to all parameters",
+        made_by="derived",
+    ),
+    Signal(
         "layer_update_norm",
         "1",
         _ROOT_SUM,

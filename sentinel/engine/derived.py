@@ -21,6 +21,19 @@ def _ratio(over: str, under: str) -> Callable[[Read, bool], Values]:
     return derive
 
 
+def _whole(part: str) -> Callable[[Read, bool], Values]:
+    """The 2-norm of all parts together; a part that is lacking would make it a wrong number."""
+
+    def derive(read: Read, by_rank: bool) -> Values:
+        parts = read(Reading(part, by_rank))
+        squares = parts.values if by_rank else np.square(parts.values)  # ranks send squares
+        total = np.asarray(np.sqrt(squares.sum(axis=0)))
+        lacking = parts.missing.any(axis=0) if len(parts.missing) else np.ones_like(total, bool)
+        return Values(total, np.asarray(lacking))
+
+    return derive
+
+
 def _wait(read: Read, by_rank: bool) -> Values:
     """How much longer a rank was in it than the fastest, which came last and did not wait."""
     each = read(Reading("collective_seconds", True))
@@ -47,6 +60,7 @@ def _bandwidth(read: Read, by_rank: bool) -> Values:
 _DERIVED: Mapping[str, Callable[[Read, bool], Values]] = {
     "layer_update_ratio": _ratio("layer_update_norm", "layer_weight_norm"),
     "tensor_update_ratio": _ratio("tensor_update_norm", "tensor_weight_norm"),
+    "update_norm": _whole("layer_update_norm"),
     "collective_wait_seconds": _wait,
     "collective_bytes_per_second": _bandwidth,
 }

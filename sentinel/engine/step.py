@@ -274,8 +274,8 @@ class JudgedStep:
         found = {series[at]: float(self.values[at]) for at in np.flatnonzero(~self.missing)}
         for signal in sorted(DERIVED):
             values, missing = self.read(Reading(signal))
-            labels = self._columns.axes[CATALOG[signal].label].labels if values.size else []
-            found |= {
-                Series(signal, labels[at]): float(values[at]) for at in np.flatnonzero(~missing)
-            }
+            label = CATALOG[signal].label
+            labels = self._columns.axes[label].labels if label and values.size else [""]
+            known = np.flatnonzero(~missing)
+            found |= {Series(signal, labels[at]): float(values.flat[at]) for at in known}
         return found

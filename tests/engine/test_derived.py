@@ -22,6 +22,16 @@ def test_an_update_ratio_is_the_ratio_of_the_norms_over_all_shards() -> None:
     assert Series("layer_update_ratio", "head") not in job.engine.latest
 
 
+def test_the_norm_of_the_whole_update_is_that_of_all_layers_and_none_may_lack() -> None:
+    names = ["layer_update_norm/head", "layer_update_norm/body"]
+    job = Job([], names)
+    shard = {names[0]: 4.5, names[1]: 8.0}  # squares, of each of two ranks
+    job.step(1, shard)
+    assert job.engine.latest[Series("update_norm")] == pytest.approx(5.0)
+    job.step(2, {names[0]: 4.5})
+    assert Series("update_norm") not in job.engine.latest
+
+
 def test_the_rank_that_waits_least_is_the_one_the_others_wait_for() -> None:
     names = [f"collective_seconds/{REDUCE}", f"collective_bytes/{REDUCE}"]
     rule = Rule("Waits", "", parse("by_rank(collective_wait_seconds) > 1"))
