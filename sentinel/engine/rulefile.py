@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
 import yaml
 
@@ -20,17 +20,16 @@ from sentinel.engine.expression import Expression
 from sentinel.engine.parse import parse
 from sentinel.engine.rule import AT_ONCE, NO_TEXT, Rule, Span, Unattended
 from sentinel.engine.transition import SEVERITIES, Severity
+from sentinel.engine.yaml_reader import YamlReader, read_file
 from sentinel.errors import RuleError
 from sentinel.signals import did_you_mean
 from sentinel.wire import HOLD_FOR, LONGEST_HOLD, SHORTEST_HOLD
 
-MAX_FILE = 1 << 20  # bytes
 MAX_RULES = 1000
 MAX_STEPS = 1_000_000
 MAX_SECONDS = 366 * 86_400.0
 ACTIONS = ("pause",)
 
-_Choice = TypeVar("_Choice", bound=str)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _SEVERITIES: dict[str, Severity] = {name: name for name in SEVERITIES}
 _UNATTENDED: dict[str, Unattended] = {name: name for name in get_args(Unattended)}
@@ -65,14 +64,7 @@ def resolve_pack(name_or_path: str) -> Path:
 
 def load(path: Path) -> list[Rule]:
     """The rules of a file, in its order. Raises `RuleError`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise RuleError(f"cannot be read: {error.strerror}", file=str(path)) from None
-    if len(data) > MAX_FILE:
-        raise RuleError(f"larger than {MAX_FILE} bytes", file=str(path))
-    return _Reader(str(path)).rules(data)
+    return _Reader(str(path)).rules(read_file(path))
 
 
 @dataclass(frozen=True)
@@ -83,11 +75,11 @@ class _Policy:
     hold_for: float = HOLD_FOR
 
 
-class _Reader:
-    """Reads one file; nodes keep their place, so that every error can name its line."""
+class _Reader(YamlReader):
+    """Reads one file."""
 
     def __init__(self, file: str) -> None:
-        self._file = file
+        super().__init__(file)
         self._defaults = _Policy()
 
     def rules(self, data: bytes) -> list[Rule]:
@@ -115,23 +107,6 @@ class _Reader:
         if not rules:
             raise self._error(root, "there are no rules in this file")
         return list(rules.values())
-
-    def _compose(self, data: bytes) -> yaml.Node | None:
-        try:
-            node: yaml.Node | None = yaml.compose(data, yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            reason = ", ".join(part for part in (error.context, error.problem) if part)
-            line = mark.line + 1 if mark else None
-            raise RuleError(f"not YAML: {reason}", file=self._file, line=line) from None
-        except yaml.reader.ReaderError as error:
-            line = data[: max(0, int(error.position))].count(b"\n") + 1
-            raise RuleError(f"not YAML: {error.reason}", file=self._file, line=line) from None
-        except RecursionError:
-            raise RuleError("not YAML for rules: nested too deeply", file=self._file) from None
-        except (yaml.YAMLError, ValueError) as error:
-            raise RuleError(f"not YAML: {error}", file=self._file) from None
-        return node
 
     def _rule(self, node: yaml.Node, group: str) -> Rule:
         fields = self._mapping(node, "a rule", _RULE_KEYS, required=("alert", "expr"))
@@ -242,50 +217,3 @@ class _Reader:
             except RuleError as error:
                 raise self._error(value, f"{key}: {error.reason}") from None
         return found
-
-    def _choice(self, node: yaml.Node, what: str, known: Mapping[str, _Choice]) -> _Choice:
-        text = self._text(node, what)
-        if text not in known:
-            raise self._error(
-                node,
-                f"unknown {what} {text!r}{did_you_mean(text, known)}: "
-                f"supported {'is' if len(known) == 1 else 'are'} {', '.join(known)}",
-            )
-        return known[text]
-
-    def _mapping(
-        self,
-        node: yaml.Node,
-        what: str,
-        known: tuple[str, ...],
-        required: tuple[str, ...] = (),
-    ) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self._error(node, f"{what} must be a mapping with {', '.join(known)}")
-        found: dict[str, yaml.Node] = {}
-        for key_node, value in node.value:
-            key = self._text(key_node, "a key")
-            if key not in known:
-                hint = did_you_mean(key, known)
-                raise self._error(
-                    key_node, f"unknown key {key!r} in {what}{hint}: known are {', '.join(known)}"
-                )
-            if key in found:
-                raise self._error(key_node, f"{key!r} occurs twice in {what}")
-            found[key] = value
-        if lacking := [key for key in required if key not in found]:
-            raise self._error(node, f"{what} lacks {lacking[0]!r}")
-        return found
-
-    def _sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self._error(node, f"{what} must be a list")
-        return list(node.value)
-
-    def _text(self, node: yaml.Node, what: str) -> str:
-        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
-            raise self._error(node, f"{what} must be a text or a number")
-        return str(node.value)
-
-    def _error(self, node: yaml.Node, reason: str) -> RuleError:
-        return RuleError(reason, file=self._file, line=node.start_mark.line + 1)

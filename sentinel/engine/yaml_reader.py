@@ -1,0 +1,105 @@
+"""Read a YAML file node by node, each of which knows its line.
+
+Every error is a `RuleError` with the file and the line, counted from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from sentinel.errors import RuleError
+from sentinel.signals import did_you_mean
+
+MAX_FILE = 1 << 20  # bytes
+
+_Choice = TypeVar("_Choice", bound=str)
+
+
+def read_file(path: Path) -> bytes:
+    """All of a file that is not too large. Raises `RuleError`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise RuleError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    if len(data) > MAX_FILE:
+        raise RuleError(f"larger than {MAX_FILE} bytes", file=str(path))
+    return data
+
+
+class YamlReader:
+    """Takes a file's nodes apart, and says what was expected where something else is.
+
+    The base of the readers of rule files and of the files that test rules.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    def _compose(self, data: bytes) -> yaml.Node | None:
+        try:
+            node: yaml.Node | None = yaml.compose(data, yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            reason = ", ".join(part for part in (error.context, error.problem) if part)
+            line = mark.line + 1 if mark else None
+            raise RuleError(f"not YAML: {reason}", file=self._file, line=line) from None
+        except yaml.reader.ReaderError as error:
+            line = data[: max(0, int(error.position))].count(b"\n") + 1
+            raise RuleError(f"not YAML: {error.reason}", file=self._file, line=line) from None
+        except RecursionError:
+            raise RuleError("not YAML for rules: nested too deeply", file=self._file) from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise RuleError(f"not YAML: {error}", file=self._file) from None
+        return node
+
+    def _choice(self, node: yaml.Node, what: str, known: Mapping[str, _Choice]) -> _Choice:
+        text = self._text(node, what)
+        if text not in known:
+            raise self._error(
+                node,
+                f"unknown {what} {text!r}{did_you_mean(text, known)}: "
+                f"supported {'is' if len(known) == 1 else 'are'} {', '.join(known)}",
+            )
+        return known[text]
+
+    def _mapping(
+        self,
+        node: yaml.Node,
+        what: str,
+        known: tuple[str, ...],
+        required: tuple[str, ...] = (),
+    ) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self._error(node, f"{what} must be a mapping with {', '.join(known)}")
+        found: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            key = self._text(key_node, "a key")
+            if key not in known:
+                hint = did_you_mean(key, known)
+                raise self._error(
+                    key_node, f"unknown key {key!r} in {what}{hint}: known are {', '.join(known)}"
+                )
+            if key in found:
+                raise self._error(key_node, f"{key!r} occurs twice in {what}")
+            found[key] = value
+        if lacking := [key for key in required if key not in found]:
+            raise self._error(node, f"{what} lacks {lacking[0]!r}")
+        return found
+
+    def _sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self._error(node, f"{what} must be a list")
+        return list(node.value)
+
+    def _text(self, node: yaml.Node, what: str) -> str:
+        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
+            raise self._error(node, f"{what} must be a text or a number")
+        return str(node.value)
+
+    def _error(self, node: yaml.Node, reason: str) -> RuleError:
+        return RuleError(reason, file=self._file, line=node.start_mark.line + 1)
