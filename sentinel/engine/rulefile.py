@@ -1,5 +1,8 @@
 """Rule files: YAML in the shape of Prometheus' rule files, to rules.
 
+A file may extend another: it has all rules of that one but those named in `without`, and what it
+says of a rule of the same name changes this rule.
+
 Every error is a `RuleError` with the file and the line, counted from 1.
 """
 
@@ -18,7 +21,7 @@ from sentinel.duration import in_words, seconds_of
 from sentinel.engine.annotation import Template, template
 from sentinel.engine.expression import Expression
 from sentinel.engine.parse import parse
-from sentinel.engine.rule import AT_ONCE, NO_TEXT, Rule, Span, Unattended
+from sentinel.engine.rule import Rule, Span, Unattended
 from sentinel.engine.transition import SEVERITIES, Severity
 from sentinel.engine.yaml_reader import YamlReader, read_file
 from sentinel.errors import RuleError
@@ -26,6 +29,7 @@ from sentinel.signals import did_you_mean
 from sentinel.wire import HOLD_FOR, LONGEST_HOLD, SHORTEST_HOLD
 
 MAX_RULES = 1000
+MAX_EXTENDED = 8  # files that extend each other
 MAX_STEPS = 1_000_000
 MAX_SECONDS = 366 * 86_400.0
 ACTIONS = ("pause",)
@@ -33,6 +37,7 @@ ACTIONS = ("pause",)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _SEVERITIES: dict[str, Severity] = {name: name for name in SEVERITIES}
 _UNATTENDED: dict[str, Unattended] = {name: name for name in get_args(Unattended)}
+_KEYS = ("extends", "without", "defaults", "groups")
 _DEFAULT_KEYS = ("unattended", "hold_for")
 _RULE_KEYS = (
     "alert",
@@ -64,7 +69,11 @@ def resolve_pack(name_or_path: str) -> Path:
 
 def load(path: Path) -> list[Rule]:
     """The rules of a file, in its order. Raises `RuleError`."""
-    return _Reader(str(path)).rules(read_file(path))
+    return _load(path, ())
+
+
+def _load(path: Path, extended_by: tuple[Path, ...]) -> list[Rule]:
+    return _Reader(path, (*extended_by, path)).rules(read_file(path))
 
 
 @dataclass(frozen=True)
@@ -78,58 +87,104 @@ class _Policy:
 class _Reader(YamlReader):
     """Reads one file."""
 
-    def __init__(self, file: str) -> None:
-        super().__init__(file)
-        self._defaults = _Policy()
+    def __init__(self, path: Path, chain: tuple[Path, ...]) -> None:
+        super().__init__(str(path))
+        self._chain = chain  # of files, each extended by the one before; this is the last
+        self._defaults: _Policy | None = None
 
     def rules(self, data: bytes) -> list[Rule]:
         """All rules, their names unique."""
         root = self._compose(data)
         if root is None:
             raise RuleError("the file is empty: expected 'groups:'", file=self._file)
-        top = self._mapping(root, "a rule file", ("groups", "defaults"), required=("groups",))
+        top = self._mapping(root, "a rule file", _KEYS)
+        if not {"extends", "groups"} & top.keys():
+            raise self._error(root, "a rule file lacks 'groups'")
         if "defaults" in top:
-            self._defaults = self._policy(self._mapping(top["defaults"], "defaults", _DEFAULT_KEYS))
-        rules: dict[str, Rule] = {}
-        for group in self._sequence(top["groups"], "groups"):
+            fields = self._mapping(top["defaults"], "defaults", _DEFAULT_KEYS)
+            self._defaults = self._policy(fields, _Policy())
+        rules = self._extended(top)
+        said: dict[str, Rule] = {}
+        for group in self._sequence(top["groups"], "groups") if "groups" in top else ():
             fields = self._mapping(group, "a group", ("name", "rules"), required=("name", "rules"))
             name = self._text(fields["name"], "the name of a group")
             for node in self._sequence(fields["rules"], "rules"):
-                rule = self._rule(node, name)
-                if rule.name in rules:
-                    first = rules[rule.name].line
+                rule = self._rule(node, name, rules)
+                if rule.name in said:
+                    first = said[rule.name].line
                     raise self._error(
                         node, f"rule {rule.name!r} is already defined in line {first}"
                     )
-                if len(rules) == MAX_RULES:
+                said[rule.name] = rule
+                if len(rules | said) > MAX_RULES:
                     raise self._error(node, f"more than {MAX_RULES} rules")
-                rules[rule.name] = rule
-        if not rules:
+        if not (rules := rules | said):
             raise self._error(root, "there are no rules in this file")
         return list(rules.values())
 
-    def _rule(self, node: yaml.Node, group: str) -> Rule:
-        fields = self._mapping(node, "a rule", _RULE_KEYS, required=("alert", "expr"))
+    def _extended(self, top: Mapping[str, yaml.Node]) -> dict[str, Rule]:
+        """The rules of the file that this one extends, if any, but those it does without."""
+        rules: dict[str, Rule] = {}
+        if "extends" in top:
+            path = self._path(top["extends"])
+            rules = {rule.name: rule for rule in _load(path, self._chain)}
+        for node in self._sequence(top["without"], "without") if "without" in top else ():
+            name = self._text(node, "the name of an alert")
+            if rules.pop(name, None) is None:
+                hint = did_you_mean(name, rules)
+                raise self._error(node, f"without: no rule {name!r} in what is extended{hint}")
+        return rules
+
+    def _path(self, node: yaml.Node) -> Path:
+        """The pack that is extended: by its name, or by a path from this file's directory on."""
+        text = self._text(node, "extends")
+        try:
+            beside = self._chain[-1].parent / text
+            path = beside if beside.is_file() else resolve_pack(text)
+        except RuleError as error:
+            raise self._error(node, f"extends: {error.reason}") from None
+        if path.resolve() in [one.resolve() for one in self._chain]:
+            raise self._error(node, f"extends: {text!r} comes to extend itself")
+        if len(self._chain) > MAX_EXTENDED:
+            raise self._error(node, f"extends: more than {MAX_EXTENDED} files extend each other")
+        return path
+
+    def _rule(self, node: yaml.Node, group: str, extended: Mapping[str, Rule]) -> Rule:
+        fields = self._mapping(node, "a rule", _RULE_KEYS, required=("alert",))
         name = self._text(fields["alert"], "the name of an alert")
         if not _NAME.fullmatch(name):
             raise self._error(
                 fields["alert"], f"{name!r} is no name: letters, digits and _ make one"
             )
-        expression = self._expression(fields["expr"])
+        start = extended.get(name)
+        if start is None:
+            if "expr" not in fields:
+                raise self._error(node, f"a rule lacks 'expr'{did_you_mean(name, extended)}")
+            start = Rule(name, group, self._expression(fields["expr"]))
+            policy = self._defaults or _Policy()
+        else:
+            policy = self._defaults or _Policy(start.unattended, start.hold_for)
+        return self._changed(start, node, fields, policy)
+
+    def _changed(
+        self, start: Rule, node: yaml.Node, fields: Mapping[str, yaml.Node], policy: _Policy
+    ) -> Rule:
+        """The rule, with what these fields say of it."""
+        expression = self._expression(fields["expr"]) if "expr" in fields else start.expression
         annotations = self._annotations(fields.get("annotations"))
-        policy = self._policy(fields)
+        policy = self._policy(fields, policy)
         return Rule(
-            name=name,
-            group=group,
+            name=start.name,
+            group=start.group,
             expression=expression,
-            holds=self._span(fields.get("for"), "for", expression),
-            keeps=self._span(fields.get("keep_firing_for"), "keep_firing_for", expression),
-            severity=self._severity(fields.get("labels")),
-            actions=self._actions(fields.get("actions")),
+            holds=self._span(fields, "for", expression, start.holds),
+            keeps=self._span(fields, "keep_firing_for", expression, start.keeps),
+            severity=self._severity(fields.get("labels"), start.severity),
+            actions=self._actions(fields["actions"]) if "actions" in fields else start.actions,
             unattended=policy.unattended,
             hold_for=policy.hold_for,
-            summary=annotations.get("summary", NO_TEXT),
-            advice=annotations.get("advice", NO_TEXT),
+            summary=annotations.get("summary", start.summary),
+            advice=annotations.get("advice", start.advice),
             file=self._file,
             line=node.start_mark.line + 1,
         )
@@ -141,10 +196,16 @@ class _Reader(YamlReader):
         except RuleError as error:
             raise self._error(node, f"expr: {error.reason}") from None
 
-    def _span(self, node: yaml.Node | None, key: str, expression: Expression) -> Span:
+    def _span(
+        self, fields: Mapping[str, yaml.Node], key: str, expression: Expression, start: Span
+    ) -> Span:
         timed = expression.when == "tick"
-        if node is None:
-            return Span(0.0, "seconds") if timed else AT_ONCE
+        if (node := fields.get(key)) is None:
+            if timed and start.unit == "steps":
+                if start.amount:
+                    raise self._error(fields["expr"], f"{key}: now goes by the clock: say how long")
+                return Span(0.0, "seconds")
+            return start
         text = self._text(node, key)
         if re.fullmatch(r"\d{1,9}", text) and int(text) <= MAX_STEPS:
             if timed and int(text):
@@ -164,17 +225,17 @@ class _Reader(YamlReader):
             raise self._error(node, f"{key}: {text!r} is longer than a year")
         return Span(seconds, "seconds")
 
-    def _severity(self, node: yaml.Node | None) -> Severity:
+    def _severity(self, node: yaml.Node | None, start: Severity) -> Severity:
         if node is None:
-            return "warning"
+            return start
         labels = self._mapping(node, "labels", ("severity",))
         if "severity" not in labels:
-            return "warning"
+            return start
         return self._choice(labels["severity"], "severity", _SEVERITIES)
 
-    def _policy(self, fields: Mapping[str, yaml.Node]) -> _Policy:
-        """What these fields say of a hold that nobody answers; the file's defaults say the rest."""
-        unattended, hold_for = self._defaults.unattended, self._defaults.hold_for
+    def _policy(self, fields: Mapping[str, yaml.Node], start: _Policy) -> _Policy:
+        """What these fields say of a hold that nobody answers; `start` says the rest."""
+        unattended, hold_for = start.unattended, start.hold_for
         if (node := fields.get("unattended")) is not None:
             unattended = self._choice(node, "unattended", _UNATTENDED)
         if (node := fields.get("hold_for")) is not None:
@@ -200,9 +261,7 @@ class _Reader(YamlReader):
             )
         return seconds
 
-    def _actions(self, node: yaml.Node | None) -> tuple[str, ...]:
-        if node is None:
-            return ()
+    def _actions(self, node: yaml.Node) -> tuple[str, ...]:
         known = {action: action for action in ACTIONS}
         items = self._sequence(node, "actions")
         return tuple(dict.fromkeys(self._choice(item, "action", known) for item in items))

@@ -67,7 +67,7 @@ def test_a_rule_says_all_that_its_file_says(tmp_path: Path) -> None:
         ("a: b\n---\nc: d\n", 2, "expected a single document"),
         ("[" * 5000, None, "nested too deeply"),
         ("- 1", 1, "a rule file must be a mapping"),
-        ("rules: []", 1, "unknown key 'rules' in a rule file: known are groups"),
+        ("rules: []", 1, "unknown key 'rules' in a rule file: known are extends"),
         ("group:\n  - 1", 1, "unknown key 'group' in a rule file, did you mean 'groups'?"),
         ("groups: 3", 1, "groups must be a list"),
         ("groups: []", 1, "there are no rules"),
@@ -274,3 +274,95 @@ def test_a_template_that_was_taken_never_fails(
         return
     assert isinstance(taken.fill(Facts(value, score, step, module=module)), str)
     assert isinstance(taken.fill(Facts(math.nan, math.inf, step)), str)
+
+
+def _write(directory: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (directory / f"{name}.yaml").write_text(text)
+    return directory / "mine.yaml"
+
+
+BASE = """\
+groups:
+  - name: g
+    rules:
+      - {alert: One, expr: loss > 1, for: 3, actions: [pause], unattended: stop}
+      - {alert: Two, expr: loss > 2, labels: {severity: info}, annotations: {summary: two}}
+"""
+
+
+def test_a_file_that_extends_another_changes_only_what_it_names(tmp_path: Path) -> None:
+    mine = """\
+extends: base.yaml
+groups:
+  - name: mine
+    rules:
+      - {alert: Two, labels: {severity: critical}}
+      - {alert: Three, expr: loss > 3}
+"""
+    one, two, three = load(_write(tmp_path, base=BASE, mine=mine))
+    assert one == load(tmp_path / "base.yaml")[0]
+    assert (two.name, two.severity, two.summary.text) == ("Two", "critical", "two")
+    assert (two.group, two.file, two.line) == ("g", str(tmp_path / "mine.yaml"), 5)
+    assert (three.name, three.group) == ("Three", "mine")
+
+
+def test_an_extending_file_can_do_without_rules_or_only_that(tmp_path: Path) -> None:
+    path = _write(tmp_path, base=BASE, mine="extends: base.yaml\nwithout: [One]\n")
+    assert [rule.name for rule in load(path)] == ["Two"]
+
+
+def test_every_field_of_an_extended_rule_can_be_changed(tmp_path: Path) -> None:
+    mine = """\
+extends: base.yaml
+groups:
+  - name: mine
+    rules:
+      - {alert: One, expr: by_rank(silence) > 9, for: 30s, actions: [], hold_for: 4h}
+"""
+    one, _ = load(_write(tmp_path, base=BASE, mine=mine))
+    assert (one.expression.text, one.holds) == ("by_rank(silence) > 9", Span(30, "seconds"))
+    assert (one.actions, one.unattended, one.hold_for) == ((), "stop", 4 * 3600.0)
+
+
+def test_defaults_of_an_extending_file_are_for_the_rules_that_it_names(tmp_path: Path) -> None:
+    mine = """\
+extends: base.yaml
+defaults: {unattended: hold}
+groups: [{name: mine, rules: [{alert: One}]}]
+"""
+    one, two = load(_write(tmp_path, base=BASE, mine=mine))
+    assert (one.unattended, two.unattended) == ("hold", "resume")
+
+
+@pytest.mark.parametrize(
+    ("mine", "line", "reason"),
+    [
+        ("extends: bass\n", 1, "extends: no rule pack 'bass'"),
+        ("extends: mine.yaml\n", 1, "extends: 'mine.yaml' comes to extend itself"),
+        ("extends: base.yaml\nwithout: [Oen]\n", 2, "no rule 'Oen' in what is extended, did you"),
+        ("without: [One]\n", 1, "a rule file lacks 'groups'"),
+        ("extends: base.yaml\nwithout: [One, Two]\n", 1, "there are no rules"),
+        (
+            "extends: base.yaml\ngroups: [{name: g, rules: [{alert: Twoo}]}]\n",
+            2,
+            "a rule lacks 'expr', did you mean 'Two'?",
+        ),
+        (
+            "extends: base.yaml\ngroups: [{name: g, rules: [{alert: One, expr: silence > 1}]}]\n",
+            2,
+            "for: now goes by the clock: say how long",
+        ),
+        (
+            "extends: base.yaml\ngroups: [{name: g, rules: [{alert: One}, {alert: One}]}]\n",
+            2,
+            "rule 'One' is already defined in line 2",
+        ),
+    ],
+)
+def test_what_cannot_be_extended_is_said(tmp_path: Path, mine: str, line: int, reason: str) -> None:
+    with pytest.raises(RuleError) as raised:
+        load(_write(tmp_path, base=BASE, mine=mine))
+    assert reason in str(raised.value)
+    assert raised.value.line == line
+    assert raised.value.file == str(tmp_path / "mine.yaml")
