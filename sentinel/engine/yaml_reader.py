@@ -76,19 +76,27 @@ class YamlReader:
     ) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
             raise self._error(node, f"{what} must be a mapping with {', '.join(known)}")
-        found: dict[str, yaml.Node] = {}
-        for key_node, value in node.value:
-            key = self._text(key_node, "a key")
-            if key not in known:
+        for key_node, _ in node.value:
+            if (key := self._text(key_node, "a key")) not in known:
                 hint = did_you_mean(key, known)
                 raise self._error(
                     key_node, f"unknown key {key!r} in {what}{hint}: known are {', '.join(known)}"
                 )
+        found = self._entries(node, what)
+        if lacking := [key for key in required if key not in found]:
+            raise self._error(node, f"{what} lacks {lacking[0]!r}")
+        return found
+
+    def _entries(self, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
+        """A mapping whose keys may be any."""
+        if not isinstance(node, yaml.MappingNode):
+            raise self._error(node, f"{what} must be a mapping")
+        found: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            key = self._text(key_node, "a key")
             if key in found:
                 raise self._error(key_node, f"{key!r} occurs twice in {what}")
             found[key] = value
-        if lacking := [key for key in required if key not in found]:
-            raise self._error(node, f"{what} lacks {lacking[0]!r}")
         return found
 
     def _sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:

@@ -1,0 +1,1 @@
+"""Tests of rules: short made-up runs, and which alerts they must raise."""
