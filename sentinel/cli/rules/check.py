@@ -1,4 +1,4 @@
-"""`sentinel rules`."""
+"""`sentinel rules check`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from sentinel.engine import rulefile
 from sentinel.errors import RuleError
 
 
-@click.group("rules")
-def command() -> None:
-    """Check rule files."""
-
-
-@command.command("check")
+@click.command("check")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-def check(files: tuple[str, ...]) -> int:
+def command(files: tuple[str, ...]) -> int:
     """Check rule files, or shipped packs by their names; says what is wrong in which line."""
     wrong = 0
     for name in files:

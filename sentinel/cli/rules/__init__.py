@@ -1,0 +1,16 @@
+"""`sentinel rules`."""
+
+from __future__ import annotations
+
+import click
+
+from sentinel.cli.rules import check, run_tests
+
+
+@click.group("rules")
+def command() -> None:
+    """Write rules: check them, test them, see what there is, and why one fired or did not."""
+
+
+command.add_command(check.command)
+command.add_command(run_tests.command)
