@@ -16,11 +16,12 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from sentinel import __version__, clock, wire
+from sentinel.control.record import Action
 from sentinel.daemon import way_back
 from sentinel.daemon.answer import respond as _json
 from sentinel.daemon.answer import who
 from sentinel.daemon.metrics import CONTENT_TYPE, exposition
-from sentinel.daemon.orders import ActionName, Request
+from sentinel.daemon.orders import Request
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
@@ -196,7 +197,7 @@ class Api:
                 unattended=pause.unattended,
             )
         elif action == "stop" or action == "checkpoint":
-            named: ActionName = "stop" if action == "stop" else "checkpoint"
+            named: Action = "stop" if action == "stop" else "checkpoint"
             asked = Request(named, _who(request, await _body(request, PauseBody)))
         else:
             raise NotFoundError(

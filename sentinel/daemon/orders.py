@@ -9,13 +9,13 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import msgspec
 
 from sentinel import clock, wire
 from sentinel.control.hold import Effect, Record, RunControl, Send
 from sentinel.control.outcome import UNATTENDED, decode
+from sentinel.control.record import Action
 from sentinel.daemon.archive import Archive
 from sentinel.daemon.counts import Counts
 from sentinel.daemon.holding import Standstill, due, terms, unanswered
@@ -34,8 +34,6 @@ TELL_WITHIN = 3.0  # s that ranks may take to tell it once all of them are there
 LAPSE_AFTER = 30.0  # s after a restart, for ranks to tell what became of older orders
 
 NOTHING = wire.Remedies()
-
-ActionName = Literal["pause", "resume", "stop", "checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Request:
     `reason` is what is to be on the record about it.
     """
 
-    action: ActionName
+    action: Action
     by: str
     remedies: wire.Remedies = NOTHING
     force: bool = False
@@ -164,12 +162,20 @@ class Orders:
         self._desk.counts.order.observe(max(0.0, clock.steady() - wanted.at))
 
     def _of_rule(self, wanted: ActionWanted, now: float) -> list[Effect]:
-        if wanted.action not in ("pause", "stop"):
-            raise ControlError(f"this version of Sentinel cannot {wanted.action}")
         at, by = self._position(), f"rule:{wanted.rule}"
         if wanted.action == "stop":
             return self.control.stop(
                 by=by, step=at.step, step_seconds=at.step_seconds, now=now, lease=at.lease
+            )
+        if wanted.action == "checkpoint":
+            return self.control.checkpoint(
+                by=by,
+                reason=wanted.reason,
+                step=at.step,
+                step_seconds=at.step_seconds,
+                now=now,
+                lease=at.lease,
+                incident=wanted.incident,
             )
         return self.control.pause(
             by=by,
@@ -186,8 +192,8 @@ class Orders:
     def _refuse(self, action_id: int, wanted: ActionWanted, why: str) -> None:
         now = clock.steady()
         self._desk.ledger.change(action_id, "refused", now, why)
-        action: ActionName = "stop" if wanted.action == "stop" else "pause"
-        record = Record("", action, "refused", wanted.step, f"rule:{wanted.rule}", now, why)
+        by = f"rule:{wanted.rule}"
+        record = Record("", wanted.action, "refused", wanted.step, by, now, why)
         self._desk.tell(ActionNews(self.run, record))
 
     # What people ask for.

@@ -13,6 +13,7 @@ from sentinel.engine.transition import (
     SEVERITIES,
     ActionWanted,
     AlertChanged,
+    Asked,
     Cause,
     IncidentChanged,
     Severity,
@@ -156,7 +157,7 @@ def precedence(cause: Cause) -> tuple[int, int, float]:
     return (cause.step, stage.value, math.inf if cause.rank is None else cause.rank)
 
 
-def _wish(alert: AlertChanged, action: str, fired: Fired) -> ActionWanted:
+def _wish(alert: AlertChanged, action: Asked, fired: Fired) -> ActionWanted:
     return ActionWanted(
         run=alert.run,
         incident=alert.incident,

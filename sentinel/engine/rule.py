@@ -8,7 +8,7 @@ from typing import Literal
 
 from sentinel.engine.annotation import Template
 from sentinel.engine.expression import Expression
-from sentinel.engine.transition import Severity
+from sentinel.engine.transition import Asked, Severity
 from sentinel.wire import HOLD_FOR
 
 Unattended = Literal["resume", "stop", "hold"]
@@ -49,7 +49,7 @@ class Rule:
     holds: Span = AT_ONCE
     keeps: Span = AT_ONCE
     severity: Severity = "warning"
-    actions: tuple[str, ...] = ()
+    actions: tuple[Asked, ...] = ()
     unattended: Unattended = "resume"
     hold_for: float = HOLD_FOR
     summary: Template = NO_TEXT

@@ -22,7 +22,7 @@ from sentinel.engine.annotation import Template, template
 from sentinel.engine.expression import Expression
 from sentinel.engine.parse import parse
 from sentinel.engine.rule import Rule, Span, Unattended
-from sentinel.engine.transition import SEVERITIES, Severity
+from sentinel.engine.transition import SEVERITIES, Asked, Severity
 from sentinel.engine.yaml_reader import YamlReader, read_file
 from sentinel.errors import RuleError
 from sentinel.signals import did_you_mean
@@ -32,7 +32,7 @@ MAX_RULES = 1000
 MAX_EXTENDED = 8  # files that extend each other
 MAX_STEPS = 1_000_000
 MAX_SECONDS = 366 * 86_400.0
-ACTIONS = ("pause",)
+ACTIONS = get_args(Asked)  # in the order in which a rule's own are carried out
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _SEVERITIES: dict[str, Severity] = {name: name for name in SEVERITIES}
@@ -261,10 +261,12 @@ class _Reader(YamlReader):
             )
         return seconds
 
-    def _actions(self, node: yaml.Node) -> tuple[str, ...]:
-        known = {action: action for action in ACTIONS}
-        items = self._sequence(node, "actions")
-        return tuple(dict.fromkeys(self._choice(item, "action", known) for item in items))
+    def _actions(self, node: yaml.Node) -> tuple[Asked, ...]:
+        known: dict[str, Asked] = {action: action for action in ACTIONS}
+        asked = {self._choice(item, "action", known) for item in self._sequence(node, "actions")}
+        if {"pause", "stop"} <= asked:
+            raise self._error(node, "actions: a run is paused or stopped, not both")
+        return tuple(action for action in ACTIONS if action in asked)
 
     def _annotations(self, node: yaml.Node | None) -> dict[str, Template]:
         if node is None:

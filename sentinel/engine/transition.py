@@ -9,6 +9,7 @@ from typing import Literal
 from sentinel.wire import HOLD_FOR
 
 Severity = Literal["info", "warning", "critical"]
+Asked = Literal["checkpoint", "pause", "stop"]  # of a run, by a rule
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")  # mildest first
 
 
@@ -54,7 +55,7 @@ class AlertChanged:
     score: float
     summary: str
     advice: str
-    actions: tuple[str, ...]
+    actions: tuple[Asked, ...]
     at: float
 
 
@@ -73,14 +74,14 @@ class IncidentChanged:
 
 @dataclass(frozen=True)
 class ActionWanted:
-    """A rule that began to fire asks for an action on the run, such as "pause".
+    """A rule that began to fire asks for an action on the run.
 
     A run that is paused is held for `hold_for` seconds without an answer; then comes `unattended`.
     """
 
     run: str
     incident: str
-    action: str
+    action: Asked
     rule: str
     step: int
     reason: str

@@ -196,6 +196,8 @@ def _done(notice: Notice) -> str:
         ("pause", "refused"): f"Sentinel did not pause the run{because}",
         ("pause", "failed"): f"The run could not be paused{because}",
         ("pause", "lapsed"): f"The pause lapsed and all ranks went on{because}",
+        ("checkpoint", "requested"): "All ranks save a checkpoint after the same step, and go on.",
+        ("checkpoint", "done"): f"All ranks saved a checkpoint after step {action.step}.",
         ("resume", "requested"): f"{by} has asked the run to go on.",
         ("resume", "done"): f"The run goes on from step {action.step}, by {by}{because}",
         ("stop", "requested"): f"{by} has asked the run to stop.",

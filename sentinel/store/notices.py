@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import msgspec
 
 from sentinel.engine.checkpoint import newest_healthy
-from sentinel.engine.transition import IncidentChanged
+from sentinel.engine.transition import Asked, IncidentChanged
 from sentinel.held import HoldTerms
 from sentinel.store import reading, shelf
 from sentinel.store.database import Row, rows
@@ -25,6 +25,7 @@ Kind = Literal[
 
 _ALERTS_TOLD = 10
 _ACTIONS_TOLD = 10
+_ASKED = get_args(Asked)
 _KINDS: dict[tuple[str, str], Kind] = {
     ("pause", "done"): "held",
     ("resume", "done"): "resumed",
@@ -158,19 +159,19 @@ def _hold(connection: sqlite3.Connection, run: str) -> HoldNote | None:
 
 
 def _missed(connection: sqlite3.Connection, refused: ActionRow) -> bool:
-    """Whether a rule has asked for a pause in vain: no other asks for one now, or has got it."""
+    """Whether a rule has asked in vain: no other asks for the same now, or has got it."""
     other = rows(
         connection,
         """
-        SELECT 1 FROM actions WHERE incident = ? AND action = 'pause'
+        SELECT 1 FROM actions WHERE incident = ? AND action = ?
         AND state IN ('requested', 'done') AND id > (
             SELECT coalesce(max(id), 0) FROM actions
             WHERE incident = ? AND action IN ('resume', 'stop') AND state = 'done'
         ) LIMIT 1
         """,
-        (refused.incident, refused.incident),
+        (refused.incident, refused.action, refused.incident),
     )
-    return refused.action == "pause" and refused.by.startswith("rule:") and not other
+    return refused.action in _ASKED and refused.by.startswith("rule:") and not other
 
 
 def _message(seed: str, kind: Kind, run: str, payload: Payload) -> Message:

@@ -9,7 +9,7 @@ import msgspec
 
 from sentinel.clock import isoformat
 from sentinel.engine.coverage import RunCoverage
-from sentinel.engine.transition import AlertChanged, Cause, Severity
+from sentinel.engine.transition import AlertChanged, Asked, Cause, Severity
 from sentinel.held import HoldTerms
 from sentinel.store import journal
 from sentinel.store.database import Row, SqlValue, rows
@@ -34,6 +34,7 @@ _reports = msgspec.json.Decoder(RunCoverage)
 _collectives = msgspec.json.Decoder(dict[str, tuple[int, int | None]])
 _terms = msgspec.json.Decoder(HoldTerms)
 _names = msgspec.json.Decoder(tuple[str, ...])
+_asked = msgspec.json.Decoder(tuple[Asked, ...])
 
 
 def text(value: SqlValue) -> str:
@@ -247,6 +248,6 @@ def _alert(row: Row) -> AlertChanged:
         score=real(row["score"]),
         summary=text(row["summary"]),
         advice=text(row["advice"]),
-        actions=_names.decode(text(row["actions"])),
+        actions=_asked.decode(text(row["actions"])),
         at=real(row["at"]),
     )

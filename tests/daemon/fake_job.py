@@ -270,16 +270,16 @@ class FakeJob:
             rank.standing = None
         return verdicts.pop()
 
-    def await_hold_order(self) -> None:
+    def await_hold_order(self) -> wire.HoldOrder:
         """Do nothing until a rank has been told to stand."""
 
-        def told() -> bool:
+        def told() -> wire.HoldOrder | None:
             for rank in self.ranks:
                 rank.obey()
-            orders = [order for rank in self.ranks for order in rank.orders]
-            return any(isinstance(order, wire.HoldOrder) for order in orders)
+            orders = (order for rank in self.ranks for order in rank.orders)
+            return next((one for one in orders if isinstance(one, wire.HoldOrder)), None)
 
-        eventually(told, "an order to hold")
+        return eventually(told, "an order to hold")
 
     def train_until_stand(self, faults: Mapping[int, Mapping[str, float]] | None = None) -> int:
         """Train on with these faults until the job stands; returns the step."""

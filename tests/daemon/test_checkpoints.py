@@ -225,12 +225,6 @@ def test_a_checkpoint_can_be_asked_for_while_training_goes_on(keeper: Daemon) ->
     job.train()
     code, answer = keeper.request("POST", "/api/runs/asked/checkpoint")
     assert code == 200, answer
-    order = eventually(lambda: _order(job), "the order")
+    order = job.await_hold_order()
     assert (order.then, order.by.startswith("user ")) == ("checkpoint", True)
     job.vanish()
-
-
-def _order(job: SavingJob) -> wire.HoldOrder | None:
-    rank = job.ranks[0]
-    rank.obey()
-    return next((one for one in rank.orders if isinstance(one, wire.HoldOrder)), None)

@@ -204,3 +204,46 @@ def test_runs_are_served_beside_each_other(daemon: Daemon) -> None:
     assert incidents(daemon, "good") == []
     bad.vanish()
     good.goodbye()
+
+
+RULES = """\
+extends: default
+groups:
+  - name: mine
+    rules:
+      - {alert: NonFiniteUpdate, actions: [stop]}
+      - {alert: LossHigh, expr: loss > 100, actions: [checkpoint]}
+"""
+
+
+def test_rules_can_ask_for_a_checkpoint_or_for_the_end_of_the_run(tmp_path: Path) -> None:
+    rules = tmp_path / "mine.yaml"
+    rules.write_text(RULES)
+    daemon = Daemon(tmp_path / "state", options=("--rules", str(rules))).start()
+    try:
+        job = FakeJob(daemon.place, offers=("save_checkpoint",)).connect()
+        job.train({0: {"loss": 1000.0}, 1: {"loss": 1000.0}})
+        order = job.await_hold_order()
+        assert (order.then, order.by) == ("checkpoint", "rule:LossHigh")
+        job.vanish()
+
+        ending = FakeJob(daemon.place, run="ending").connect()
+        ending.train(APPLIED_NAN)
+        order = ending.await_hold_order()
+        assert (order.then, order.by) == ("stop", "rule:NonFiniteUpdate")
+        eventually(lambda: ending.train() is not Verdict.GO)
+        assert ending.await_verdict() is Verdict.STOP
+        ending.goodbye("stopped")
+        in_state(daemon, ending, "finished", "ending")
+        (action,) = incidents(daemon, "ending")[0]["actions"]
+        assert (action["action"], action["state"]) == ("stop", "done")
+
+        unable = FakeJob(daemon.place, run="unable", offers=()).connect()
+        unable.train({0: {"loss": 1000.0}, 1: {"loss": 1000.0}})
+        eventually(
+            lambda: incidents(daemon, "unable") and incidents(daemon, "unable")[0]["actions"]
+        )
+        (action,) = incidents(daemon, "unable")[0]["actions"]
+        assert (action["action"], action["state"]) == ("checkpoint", "refused")
+    finally:
+        daemon.kill()

@@ -103,11 +103,12 @@ def test_a_rule_says_all_that_its_file_says(tmp_path: Path) -> None:
         (RULE + "        labels: {team: x}\n", 6, "unknown key 'team' in labels"),
         (RULE + "        labels: warning\n", 6, "labels must be a mapping"),
         (
-            RULE + "        actions:\n          - pause\n          - checkpoint\n",
+            RULE + "        actions:\n          - pause\n          - chekpoint\n",
             8,
-            "unknown action 'checkpoint': supported is pause",
+            "unknown action 'chekpoint', did you mean 'checkpoint'?: supported are checkpoint,",
         ),
         (RULE + "        actions: pause\n", 6, "actions must be a list"),
+        (RULE + "        actions: [stop, pause]\n", 6, "a run is paused or stopped, not both"),
         (RULE + "        unattended: sleep\n", 6, "supported are resume, stop, hold"),
         (RULE + "        hold_for: 30\n", 6, "hold_for: '30' is no duration such as 30m or 4h"),
         (RULE + "        hold_for: []\n", 6, "hold_for must be a text"),
@@ -274,6 +275,12 @@ def test_a_template_that_was_taken_never_fails(
         return
     assert isinstance(taken.fill(Facts(value, score, step, module=module)), str)
     assert isinstance(taken.fill(Facts(math.nan, math.inf, step)), str)
+
+
+def test_actions_are_carried_out_in_an_order_that_makes_sense(tmp_path: Path) -> None:
+    text = RULE + "        actions: [pause, checkpoint, pause]\n"
+    (rule,) = load(_write(tmp_path, mine=text))
+    assert rule.actions == ("checkpoint", "pause")
 
 
 def _write(directory: Path, **files: str) -> Path:

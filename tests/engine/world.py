@@ -15,6 +15,7 @@ from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import (
     ActionWanted,
     AlertChanged,
+    Asked,
     IncidentChanged,
     Severity,
     Transition,
@@ -39,7 +40,7 @@ def rule(
     holds: Span = AT_ONCE,
     keeps: Span = AT_ONCE,
     severity: Severity = "warning",
-    actions: tuple[str, ...] = (),
+    actions: tuple[Asked, ...] = (),
     unattended: Unattended = "resume",
     summary: str = "",
 ) -> Rule:
