@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sentinel_hooks.probes.fingerprint import fingerprint
-from tests.daemon.process import Daemon, environment, eventually, sentinel
+from tests.daemon.process import environment, eventually, sentinel
 from tests.hooks.scripts.gpt import batch
 
 SCRIPT = Path(__file__).with_name("train.py")
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @dataclass
 class Training:
-    """The script, with or without `sentinel run` in front of it."""
+    """The script, with `sentinel run` in front of it."""
 
     state: Path
     process: subprocess.Popen[bytes]
@@ -60,12 +60,10 @@ class Training:
         return found
 
 
-def start(folder: Path, *, watched: bool = True, **env: object) -> Training:
+def start(folder: Path, **env: object) -> Training:
     state, log = folder / "state", folder / "log"
-    command = [*TORCHRUN, str(SCRIPT)]
-    if watched:
-        run = [sys.executable, "-m", "sentinel", "run", "--state", str(state), "--name", "gpt"]
-        command = [*run, "--", *command]
+    run = [sys.executable, "-m", "sentinel", "run", "--state", str(state), "--name", "gpt"]
+    command = [*run, "--", *TORCHRUN, str(SCRIPT)]
     settings = environment(**{name: str(value) for name, value in env.items()}, PYTHONPATH=ROOT)
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -166,42 +164,3 @@ def test_a_nan_that_lasts_under_zero_is_held_and_resumes_with_finite_weights(
         ("pause", "done"),
         ("resume", "done"),
     ]
-
-
-def losses(folder: Path) -> list[list[str]]:
-    return [json.loads((folder / f"losses.{rank}").read_text()) for rank in (0, 1)]
-
-
-@pytest.mark.parametrize("stage", [0, 3])
-def test_losses_are_bit_equal_whatever_becomes_of_the_daemon(
-    tmp_path: Path, cleanup: list[Training], stage: int
-) -> None:
-    def train(name: str, **env: object) -> Training:
-        folder = tmp_path / name
-        folder.mkdir()
-        training = start(
-            folder, watched=name == "watched", STAGE=stage, OUT=folder / "losses", **env
-        )
-        cleanup.append(training)
-        return training
-
-    def finish(training: Training) -> list[list[str]]:
-        assert training.finish() == 0, training.log.read_text()
-        text = training.log.read_text()
-        assert "Traceback" not in text, text
-        return losses(training.log.parent)
-
-    alone = finish(train("alone", ATTACH=0))
-    watched = train("watched")
-    assert finish(watched) == alone
-    assert watched.incidents() == []
-    assert finish(train("nobody", SENTINEL_DAEMON=tmp_path / "nobody.sock")) == alone
-    for name, blow in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
-        daemon = Daemon(tmp_path / f"daemon-{name}").start()
-        pace = tmp_path / f"{name}.pace"
-        training = train(name, SENTINEL_DAEMON=daemon.place, PACE=pace)
-        eventually(lambda at=pace: at.exists() and int(at.read_text() or 0) >= 5, within=240)  # type: ignore[misc]
-        assert daemon.process is not None
-        daemon.process.send_signal(blow)
-        assert finish(training) == alone
-        daemon.kill()
