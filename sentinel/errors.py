@@ -52,14 +52,25 @@ class VersionError(WireError):
 class RuleError(SentinelError):
     """A rule file or expression that cannot be used.
 
-    `file` and `line` say where, when they are known; `line` counts from 1.
+    `file`, `line` and `column` say where, when they are known; lines and columns count from 1.
+    Without a file, the column is one of the expression's text.
     """
 
-    def __init__(self, reason: str, *, file: str | None = None, line: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
         self.reason = reason
         self.file = file
         self.line = line
-        place = ":".join(str(part) for part in (file, line) if part is not None)
+        self.column = column
+        place = ":".join(str(part) for part in (file, line, column) if part is not None)
+        if file is None and line is None and column is not None:
+            place = f"column {column}"
         super().__init__(f"{place}: {reason}" if place else reason)
 
 

@@ -67,4 +67,4 @@ def _is_grave(alerts: Alerts) -> bool:
 
 
 def _is_of_training(alerts: Alerts) -> bool:
-    return CATALOG[alerts.rule.expression.value.signal].made_by != "engine"
+    return CATALOG[alerts.rule.expression.signal].made_by != "engine"

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from sentinel.engine.expression import Reading
-from sentinel.engine.operators import Values
+from sentinel.engine.values import Values
 
 Read = Callable[[Reading], Values]
 

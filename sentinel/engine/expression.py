@@ -80,7 +80,7 @@ class Score:
 class Forecast:
     """`steps_until(x[n], limit)`: in how many values the window's slope takes x to the limit.
 
-    0 where x is there already, infinite where it does not move towards it.
+    0 where x is there now, infinite where it does not move towards it.
     """
 
     window: Window
@@ -89,7 +89,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class RankOutlier:
-    """`rank_outlier(x)`: how many robust deviations each rank's value lies from those of all."""
+    """`rank_outlier(x)`: how many robust deviations each rank lies above the median of all.
+
+    It reads x by rank.
+    """
 
     of: Reading
 
@@ -136,7 +139,10 @@ class Missing:
 
 @dataclass(frozen=True)
 class Disagrees:
-    """`disagrees(x)`: true of ranks whose value is not that of most, where all should be equal."""
+    """`disagrees(x)`: true of ranks whose value is not that of most, where all should be equal.
+
+    It reads x by rank. `tolerance` is relative.
+    """
 
     of: Reading
     tolerance: float
@@ -159,8 +165,18 @@ class Either:
     right: Condition
 
 
-Number = Constant | Reading | Statistic | Score | Arithmetic | Negative
-Condition = Comparison | NonFinite | Missing | Not | Both | Either
+Number = (
+    Constant
+    | Reading
+    | Statistic
+    | Score
+    | Forecast
+    | RankOutlier
+    | SecondsSince
+    | Arithmetic
+    | Negative
+)
+Condition = Comparison | NonFinite | Missing | Disagrees | Not | Both | Either
 Node = Number | Condition | Window
 
 
@@ -170,6 +186,8 @@ def children(node: Node) -> tuple[Node, ...]:
         return ()
     if isinstance(node, Statistic):
         return (node.window,)
+    if isinstance(node, Forecast):
+        return (node.window, node.limit)
     if isinstance(node, (Arithmetic, Comparison, Both, Either)):
         return (node.left, node.right)
     return (node.of,)
@@ -192,23 +210,36 @@ def axes_of(node: Node) -> tuple[str, ...]:
     found: set[str] = set()
     for reading in readings(node):
         label = CATALOG[reading.signal].label
-        found |= {label} if label else set()
+        found |= {label} if label and reading.label is None else set()
         found |= {RANK_AXIS} if reading.by_rank else set()
     return tuple(sorted(found, key=lambda axis: (axis == RANK_AXIS, axis)))
+
+
+def is_clocked(node: Node) -> bool:
+    """Whether the node itself moves with the clock, not with steps."""
+    if isinstance(node, Reading):
+        return CATALOG[node.signal].made_by == "engine"
+    return isinstance(node, SecondsSince)
 
 
 @dataclass(frozen=True)
 class Expression:
     """A checked expression.
 
-    `value` is the first signal that it names and `score` the left side of its first comparison:
-    both say how bad it was when an alert fires.
+    `value` is the first signal that it names (or how long ago that was measured, where this is
+    asked) and `score` the left side of its first comparison: both say how bad it was when an alert
+    fires.
     """
 
     text: str
     root: Condition
-    value: Reading
+    value: Reading | SecondsSince
     score: Number
+
+    @property
+    def signal(self) -> str:
+        """The first signal that it names."""
+        return self.value.of.signal if isinstance(self.value, SecondsSince) else self.value.signal
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -220,14 +251,19 @@ class Expression:
         """When it is judged.
 
         "frame": the moment a rank's frame arrives, because it asks for nothing but that rank's own
-        values at that step. "tick": by the clock, because it reads what the engine itself knows.
-        "step": when the step is judged, all else.
+        values at that step. "tick": by the clock, because it reads what the engine itself knows, or
+        asks how long ago something was measured. "step": when the step is judged, all else.
         """
-        read = readings(self.root)
-        if any(CATALOG[reading.signal].made_by == "engine" for reading in read):
+        parts = list(walk(self.root))
+        if any(is_clocked(part) for part in parts):
             return "tick"
-        own = all(reading.by_rank and not CATALOG[reading.signal].label for reading in read)
-        return "frame" if own and not self.has_state else "step"
+        alone = all(
+            part.by_rank and not CATALOG[part.signal].label
+            for part in parts
+            if isinstance(part, Reading)
+        )
+        joint = any(isinstance(part, (RankOutlier, Disagrees)) for part in parts)
+        return "frame" if alone and not joint and not self.has_state else "step"
 
     @property
     def has_state(self) -> bool:

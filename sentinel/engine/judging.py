@@ -14,9 +14,10 @@ import numpy as np
 
 from sentinel.engine import scalar
 from sentinel.engine.expression import Number, axes_of, readings
-from sentinel.engine.operators import Graph, Source
+from sentinel.engine.operators import Graph
 from sentinel.engine.rule import AT_ONCE, Alert, Alerts, Key, Rule
 from sentinel.engine.step import Axis
+from sentinel.engine.values import Source
 
 Axes = Mapping[str, Axis]
 Index = tuple[int, ...]

@@ -16,8 +16,8 @@ import numpy as np
 
 from sentinel.engine.coverage import RankCoverage
 from sentinel.engine.expression import Reading
-from sentinel.engine.operators import Values
 from sentinel.engine.step import Layout
+from sentinel.engine.values import Values
 from sentinel.wire import Heartbeat, Hello
 
 Place = tuple[int, int]  # era, step

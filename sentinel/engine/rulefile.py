@@ -211,7 +211,7 @@ class _Reader(YamlReader):
             if timed and int(text):
                 raise self._error(
                     node,
-                    f"{key}: {expression.value.signal!r} goes by the clock: "
+                    f"{key}: {expression.signal!r} goes by the clock: "
                     f"expected a duration such as {text}s",
                 )
             return Span(float(text), "seconds" if timed else "steps")

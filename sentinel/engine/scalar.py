@@ -16,6 +16,7 @@ from sentinel.engine.expression import (
     Comparison,
     Condition,
     Constant,
+    Disagrees,
     Missing,
     Negative,
     NonFinite,
@@ -78,6 +79,8 @@ def condition(node: Condition) -> ConditionFunction:
     if isinstance(node, Missing):
         of = number(node.of)
         return lambda row: of(row) is None
+    if isinstance(node, Disagrees):
+        raise TypeError("one rank alone disagrees with nobody")
     if isinstance(node, Not):
         return _not(condition(node.of))
     join = _both if isinstance(node, Both) else _either

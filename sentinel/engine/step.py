@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from weakref import WeakValueDictionary
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sentinel.engine.derived import DERIVED, derive
 from sentinel.engine.expression import RANK_AXIS, Reading
-from sentinel.engine.operators import Values
+from sentinel.engine.values import Values
 from sentinel.engine.window import Bools, Floats
 from sentinel.signals import CATALOG, Reduction
 from sentinel.wire import Frame, Series
@@ -231,9 +231,13 @@ class JudgedStep:
 
     def read(self, reading: Reading) -> Values:
         """The elements of a signal at this step."""
+        label = CATALOG[reading.signal].label
+        if reading.label is not None:
+            axis = self._columns.axes.get(label)
+            whole = self.read(replace(reading, label=None))
+            return whole.of_label(axis.find(reading.label) if axis else None)
         if reading.signal in DERIVED:
             return derive(reading, self.read)
-        label = CATALOG[reading.signal].label
         places = self._columns.of_signal.get(reading.signal, [])
         if reading.by_rank:
             return self._by_rank(label, places)

@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Places = NDArray[np.intp]
 Shape = tuple[int, ...]
 Statistic = Callable[[Floats], Floats]  # of each row of (elements, values), oldest value first
 _Kind = TypeVar("_Kind", bound=np.generic)
 
-_POINTS = 16  # of a row that a slope is taken from
 MAX_CELLS = 16_000_000  # float64 values in one ring buffer, 128 MB
 
 
@@ -221,6 +222,18 @@ def median(values: Floats) -> Floats:
     return ordered[..., half] if odd else (ordered[..., half - 1] + ordered[..., half]) / 2
 
 
+def quantile(values: Floats, share: float) -> Floats:
+    """What this share of each row lies below: between two values by linear interpolation."""
+    ordered = np.sort(values, axis=-1)
+    at = share * (values.shape[-1] - 1)
+    below = int(at)
+    low: Floats = ordered[..., below]
+    if at == below:
+        return low
+    high: Floats = ordered[..., below + 1]
+    return np.asarray(low + (high - low) * (at - below))
+
+
 def median_absolute_deviation(values: Floats) -> Floats:
     """The median distance from the median, unscaled (1.4826 times it estimates a deviation)."""
     return median(np.abs(values - median(values)[..., None]))
@@ -229,17 +242,33 @@ def median_absolute_deviation(values: Floats) -> Floats:
 def slope(values: Floats) -> Floats:
     """By how much each row rises from one value to the next: the median slope of pairs of values.
 
-    The estimator of Theil (1950) and Sen (1968), over at most 16 values evenly spread over the
-    row. A few outliers do not move it, nor one jump unless in the middle of the row. NaN where
-    there is only one value.
+    The estimator of Theil (1950) and Sen (1968), over all pairs of values, or of 100 that are
+    evenly spread over a longer row. A few outliers do not move it, nor one jump unless in the
+    middle of the row. NaN where there is only one value.
     """
+    return _theil_sen(values, 100)
+
+
+def rough_slope(values: Floats) -> Floats:
+    """The same over at most 16 values of each row: for many rows."""
+    return _theil_sen(values, 16)
+
+
+def _theil_sen(values: Floats, points: int) -> Floats:
     length = values.shape[-1]
     if length < 2:
         return np.full(values.shape[:-1], np.nan)
-    at = np.linspace(0, length - 1, min(length, _POINTS)).astype(np.int64)
-    first, second = np.triu_indices(len(at), 1)
+    at, first, second = _pairs(length, points)
     rise = values[..., at[second]] - values[..., at[first]]
     return median(rise / (at[second] - at[first]))
 
 
-_IN_ORDER = frozenset({slope})
+@lru_cache(maxsize=64)
+def _pairs(length: int, points: int) -> tuple[Places, Places, Places]:
+    """Places in a row of this length, evenly spread, and of each pair of them the two."""
+    at = np.linspace(0, length - 1, min(length, points)).astype(np.int64)
+    first, second = np.triu_indices(len(at), 1)
+    return at, first, second
+
+
+_IN_ORDER = frozenset({slope, rough_slope})

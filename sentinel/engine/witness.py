@@ -72,7 +72,7 @@ class Witness:
 
     def _cause(self, change: Change, labels: Mapping[str, str]) -> Cause:
         """What this alert alone says of where it began."""
-        signal, step = change.rule.expression.value.signal, change.alert.step
+        signal, step = change.rule.expression.signal, change.alert.step
         rank = int(labels[RANK_AXIS]) if RANK_AXIS in labels else None
         state = None if rank is None else self._roster.ranks.get(rank)
         found = None if rank is None else self._findings.get((rank, step, signal))

@@ -26,8 +26,9 @@ from sentinel.engine.expression import (
     Number,
     Reading,
 )
-from sentinel.engine.operators import Graph, Values
+from sentinel.engine.operators import Graph
 from sentinel.engine.parse import parse
+from sentinel.engine.values import Values
 from sentinel.engine.window import Floats
 
 NAN, INF = math.nan, math.inf

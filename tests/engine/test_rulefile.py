@@ -81,7 +81,7 @@ def test_a_rule_says_all_that_its_file_says(tmp_path: Path) -> None:
         (RULE.replace("alert: LossSpike", "alert:"), 4, "the name of an alert must be a text"),
         (RULE + RULE.split("rules:\n")[1], 6, "rule 'LossSpike' is already defined in line 4"),
         (RULE.replace("loss > 3", "los > 3"), 5, "unknown signal 'los', did you mean 'lo"),
-        (RULE.replace("loss > 3", "loss >"), 5, "expr: syntax error at column 7"),
+        (RULE.replace("loss > 3", "loss >"), 5, "expr: syntax error at the end"),
         (RULE.replace("loss > 3", "[loss]"), 5, "expr must be a text"),
         (RULE + "        for: soon\n", 6, "for: 'soon' is neither a number of steps nor a"),
         (RULE + "        for: -1\n", 6, "for: '-1' is neither"),
