@@ -8,6 +8,7 @@ ever grows.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 
 from sentinel.engine.coverage import RankCoverage
 from sentinel.engine.expression import Reading
+from sentinel.engine.recency import Recency
 from sentinel.engine.step import Layout
 from sentinel.engine.values import Values
 from sentinel.wire import Heartbeat, Hello
@@ -87,6 +89,7 @@ class Roster:
         self._slot_of: dict[int, int] = {}
         self.world_size = 0
         self.era = 0
+        self.held = -math.inf  # when a rank was last known to stand on hold
         self.front = 0  # the highest step that any rank has told of in this era
         self._launched = 0  # the era that the last new process opened
         self._absent_awaited = True
@@ -156,6 +159,8 @@ class Roster:
         """Take in how a rank is."""
         entered = {group: ends[0] for group, ends in heartbeat.collectives.items()}
         before = {group: ends[0] for group, ends in state.collectives.items()}
+        if heartbeat.phase == "held":
+            self.held = now
         if heartbeat.step != state.step or entered != before or heartbeat.phase in _STANDING:
             state.moved = now
         state.step, state.phase = heartbeat.step, heartbeat.phase
@@ -262,13 +267,22 @@ class Pulse:
     Whoever has said farewell is neither silent nor lost, nor does it stall, and nobody was silent
     or stalled before `awake`, when it was the engine that heard nothing. A rank that dies without
     a word makes others fail: while it is in doubt whether one has, nothing is said of failures.
-    What is true `of_run`, or not known (None), is so for every rank.
+    What is true `of_run`, or not known (None), is so for every rank. Of how long ago something was
+    measured nothing is said once all ranks have left, and no time counts in which a run was held.
     """
 
     def __init__(
-        self, roster: Roster, of_run: Mapping[str, float | None], now: float, awake: float
+        self,
+        roster: Roster,
+        of_run: Mapping[str, float | None],
+        recency: Recency,
+        now: float,
+        awake: float,
     ) -> None:
         self._of_run = of_run
+        self._recency, self._now = recency, now
+        self._counted_from = max(awake, roster.held)
+        self._over = all(s.goodbye is not None for s in roster.slots)
         since = [now if s.goodbye is not None else max(s.last_seen, awake) for s in roster.slots]
         moved = [now if s.goodbye is not None else max(s.moved, awake) for s in roster.slots]
         self._by_rank = {
@@ -289,6 +303,11 @@ class Pulse:
         if reading.by_rank:
             return Values(values, np.full(values.shape, missing))
         return Values(values.max(initial=-np.inf), np.asarray(missing or not values.size))
+
+    def since(self, reading: Reading) -> Values:
+        """The seconds since each of the signal's elements was measured, missing if never."""
+        values, missing = self._recency.since(reading, self._now, self._counted_from)
+        return Values(values, missing | self._over)
 
     def _whole(self, value: float | None, *, by_rank: bool) -> Values:
         shape = (len(self._by_rank["silence"]),) if by_rank else ()

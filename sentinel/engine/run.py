@@ -17,6 +17,7 @@ from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.judging import Change, Judging
+from sentinel.engine.recency import Recency
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
 from sentinel.engine.rule import Alert, Key, Rule
 from sentinel.engine.step import Columns, JudgedStep, Layout, OpenStep
@@ -73,6 +74,7 @@ class RunEngine:
         self._roster = Roster()
         self._columns = Columns()
         self._judging = Judging(rules)
+        self._recency = Recency(rule.expression for rule in rules)
         self._incidents = Incidents(run)
         self._open: dict[Place, OpenStep] = {}
         self._open_bytes = 0
@@ -248,6 +250,7 @@ class RunEngine:
     def _begin_anew(self, now: float) -> None:
         """After the end of one job another goes by its name: what is left of the first is over."""
         self._has_ended = False
+        self._recency.forget()
         self._judging.went_back()
         for name, alerts in self._judging.alerts.items():
             self._resolved += [(name, key) for key in alerts.drop()]
@@ -329,6 +332,7 @@ class RunEngine:
         if self._announced is None:
             self._announced = self._count_announced()
         self._last = JudgedStep(self._columns, opened.frames, self._announced, self._roster.absent)
+        self._recency.judged(self._last, now)
         if self._last.reduced.get(_SKIPPED, 0.0) > 0:
             self.skipped += 1
         step = place[1]
@@ -349,7 +353,8 @@ class RunEngine:
 
     def _pulse(self, now: float) -> None:
         """Judge what the clock brings."""
-        pulse = Pulse(self._roster, self.checkpoints.signals(), now, self._awake)
+        of_run = self.checkpoints.signals()
+        pulse = Pulse(self._roster, of_run, self._recency, now, self._awake)
         step = self._roster.front
         self._collect(self._judging.pulse(pulse, self._columns.axes, step, now), now)
 
