@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 
 import sentinel
+from benchmarks.results import write_part
 from benchmarks.rivals import RIVALS, Rival
 from sentinel import wire
 from sentinel_hooks.adapters.choice import choose
@@ -41,7 +42,6 @@ LENGTH = 256
 TOKENS = 1024
 SIZES = {"11M": (384, 6, 6), "0.9M": (128, 4, 4)}  # width, layers, heads
 WARM_UP = 3  # steps of a block that do not count
-RESULTS = Path(__file__).with_name("RESULTS.md")
 
 Block = tuple[list[float], list[float]]  # seconds of each step, and in the added code
 
@@ -221,7 +221,7 @@ def main() -> None:
         print(head)
         text += [head, *map(str, compare(training, options))]
     if options.write:
-        RESULTS.write_text(_INTRODUCTION + "\n".join(text) + "\n")
+        write_part(_INTRODUCTION + "\n".join(text))
 
 
 _INTRODUCTION = """# What watching costs
