@@ -131,8 +131,8 @@ def _write_alarms(folder: Path, runs: Sequence[LabelledRun], said: Iterable[Alar
 
 _INTRODUCTION = """# What is found, and what is falsely alarmed about
 
-Written by `python -m benchmarks.detection --logs DIR --write`; [docs/detection.md](../docs/detection.md)
-says what is measured and how.
+Written by `python -m benchmarks.detection --logs DIR --write`;
+[docs/detection.md](../docs/detection.md) says what is measured and how.
 
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.detectors.alarm import Alarm, Watch
 from benchmarks.detectors.rows import read
 
-POLL = 20  # rows between two looks of losslint at a log that grows
+POLL = 10  # rows between two looks of losslint at a log that grows
 
 
 def trainpulse(path: Path) -> Iterator[Alarm]:
@@ -29,7 +29,7 @@ def trainpulse(path: Path) -> Iterator[Alarm]:
 
 
 def losslint(path: Path) -> Iterator[Alarm]:
-    """Its checks of a log, run again whenever that has grown by 20 rows, as `losslint watch` does
+    """Its checks of a log, run again whenever that has grown by 10 rows, as `losslint watch` does
     after some seconds; each new finding, one whose text has changed among them, is an alarm."""
     from losslint.checks import run_all_checks
     from losslint.parsing import RunLog

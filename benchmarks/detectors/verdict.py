@@ -15,8 +15,8 @@ class Verdict:
     """Of one detector on one trace, or of several together.
 
     `found` of `events`, after `delays` rows; `named` are those found by a rule that names what
-    they are. `false_alarms` are episodes of alarms on the `clean_rows`; `needless` the alarms that
-    would have paused or stopped a run in which nothing certain was wrong at that row.
+    they are. `false_alarms` are episodes of alarms on the `clean_rows`; `needless` those of
+    alarms that would have paused or stopped a run in which nothing was certainly wrong then.
     `right` of `traces` had all found and nothing false or needless.
     """
 
@@ -41,9 +41,9 @@ class Verdict:
         return 1000 * self.false_alarms / max(1, self.clean_rows)
 
     @property
-    def delay(self) -> float | None:
-        """The median, in rows."""
-        return statistics.median(self.delays) if self.delays else None
+    def delay(self) -> int | None:
+        """The median, in rows; of an even number of them the higher of the two in the middle."""
+        return statistics.median_high(self.delays) if self.delays else None
 
 
 def judge(trace: Trace, alarms: Iterable[Alarm]) -> Verdict:
@@ -56,7 +56,9 @@ def judge(trace: Trace, alarms: Iterable[Alarm]) -> Verdict:
     )
     found = sum(map(bool, hits))
     false = len(false_alarms(trace, said))
-    needless = sum(one.acts and not _near(trace.events, one.row) for one in said)
+    needless = len(
+        episodes({one.row for one in said if one.acts and not _near(trace.events, one.row)})
+    )
     return Verdict(
         events=len(trace.events),
         found=found,

@@ -9,7 +9,7 @@ false alarm on a clean row; or one about a plateau outside the windows of platea
             unless some other event's window is there. Alarms at most 10 rows apart are one episode
 precision   episodes of alarms in certain windows, over these and the episodes of false alarms
 likely      windows of likely events count neither for nor against
-needless    alarms that pause or stop a run without any certain event
+needless    episodes of alarms that pause or stop a run without any certain event
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class Score:
         return 1000 * self.false_alarms / self.clean_rows if self.clean_rows else None
 
     @property
-    def delay(self) -> float | None:
-        """The median, in rows."""
-        return statistics.median(self.delays) if self.delays else None
+    def delay(self) -> int | None:
+        """The median, in rows; of an even number of them the higher of the two in the middle."""
+        return statistics.median_high(self.delays) if self.delays else None
 
 
 def score(run: LabelledRun, alarms: Iterable[Alarm]) -> Score:
@@ -87,7 +87,7 @@ def score(run: LabelledRun, alarms: Iterable[Alarm]) -> Score:
         true_alarms=len(episodes(one.row for one, verdict in verdicts if verdict == "true")),
         false_alarms=len(episodes(plateau_like)) + len(episodes(other)),
         clean_rows=windows.clean_rows(),
-        needless=0 if groups else sum(one.acts for one in said),
+        needless=0 if groups else len(episodes({one.row for one in said if one.acts})),
     )
 
 

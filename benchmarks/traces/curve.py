@@ -8,12 +8,12 @@ variance:
     lr(u)        = a linear warm-up over 2% of the run, then a cosine to a tenth of the peak
 
     S  10^-2 to 10^4       E  .3 to .6      k  10 to 300     a  .3 to .8     s  .002 to .05
-    G  10^-2 to 10^2       g  .05 to .3     rows 200 to 20,000, one of every 1, 10, 50 or 500 steps
+    G  10^-2 to 10^2       g  .05 to .3     rows 200 to 2,000, in one run of ten 2,000 to 20,000
 
-each drawn anew for each seed: S, k, s, G and the number of rows uniformly in their logarithm. The
-power law is that of language models (Kaplan et al. 2020, arXiv:2001.08361; Hoffmann et al. 2022,
-arXiv:2203.15556). One run in five logs no gradient norm and one in five no learning rate, unless
-the family needs it.
+each drawn anew for each seed: S, k, s, G and the number of rows uniformly in their logarithm. A row
+is logged every 1, 10, 50 or 500 steps. One run in five logs no gradient norm and one in five no
+learning rate, unless the family needs it. The power law is that of language models (Kaplan et al.
+2020, arXiv:2001.08361; Hoffmann et al. 2022, arXiv:2203.15556).
 """
 
 from __future__ import annotations
@@ -35,17 +35,20 @@ CADENCES = (1, 10, 50, 500)
 
 @dataclass(frozen=True)
 class Size:
-    """How many rows a trace may have."""
+    """How many rows a trace may have: `lowest` to `usual`, and one in ten `usual` to `highest`."""
 
     lowest: int = 200
+    usual: int = 2_000
     highest: int = 20_000
 
     def at_least(self, rows: int) -> Size:
         """For families that need so many rows."""
-        return Size(max(rows, self.lowest), max(rows, self.highest))
+        return Size(*(max(rows, one) for one in (self.lowest, self.usual, self.highest)))
 
     def draw(self, random: Generator) -> int:
-        return round(between(random, self.lowest, self.highest))
+        is_long = random.random() < 0.1
+        bounds = (self.usual, self.highest) if is_long else (self.lowest, self.usual)
+        return round(between(random, *bounds))
 
 
 def between(random: Generator, lowest: float, highest: float) -> float:
@@ -124,4 +127,4 @@ def healthy(random: Generator, size: Size, *, noise: tuple[float, float] = (0.00
 def schedule(u: Floats, peak: float) -> Floats:
     """The learning rate: warm-up and cosine."""
     cosine = 0.55 + 0.45 * np.cos(np.pi * np.clip((u - 0.02) / 0.98, 0, 1))
-    return np.asarray(peak * np.minimum(1.0, (u + 1e-6) / 0.02) * cosine, np.float64)
+    return np.asarray(peak * np.minimum(1.0, (u + 1 / len(u)) / 0.02) * cosine, np.float64)

@@ -65,7 +65,7 @@ def _non_finite(random: Generator, size: Size, family: str, seed: int, value: fl
         run.loss[at] = value
     if where != 1:
         run.grad_norm[at] = abs(value)
-    return run.trace(family, seed, [Event(("NonFinite",), at, at, at + TAIL)])
+    return run.trace(family, seed, [Event(("NonFinite",), at, at + TAIL, at + TAIL)])
 
 
 def nan_for_ever(random: Generator, size: Size, family: str, seed: int) -> Trace:
@@ -73,7 +73,7 @@ def nan_for_ever(random: Generator, size: Size, family: str, seed: int) -> Trace
     run = healthy(random, size)
     at = run.row()
     run.loss[at:] = run.grad_norm[at:] = math.nan
-    return run.trace(family, seed, [Event(("NonFinite",), at, at, len(run))])
+    return run.trace(family, seed, [Event(("NonFinite",), at, at + TAIL, len(run))])
 
 
 def masked_norm(random: Generator, size: Size, family: str, seed: int) -> Trace:
@@ -82,7 +82,7 @@ def masked_norm(random: Generator, size: Size, family: str, seed: int) -> Trace:
     run.log_all()
     at = run.row()
     run.grad_norm[at] = -1.0
-    return run.trace(family, seed, [Event(("NonFinite",), at, at, at + TAIL)])
+    return run.trace(family, seed, [Event(("NonFinite",), at, at + TAIL, at + TAIL)])
 
 
 def nan_then_spike(random: Generator, size: Size, family: str, seed: int) -> Trace:
@@ -93,7 +93,7 @@ def nan_then_spike(random: Generator, size: Size, family: str, seed: int) -> Tra
     run.loss[at] = run.grad_norm[at] = math.nan
     later = at + 20
     run.loss[later : later + 10] *= between(random, 1.5, 4)
-    first = Event(("NonFinite",), at, at, at + TAIL)
+    first = Event(("NonFinite",), at, at + TAIL, at + TAIL)
     second = Event(RISE, later, later + 9 + TAIL, later + 9 + TAIL)
     return run.trace(family, seed, [first, second])
 
