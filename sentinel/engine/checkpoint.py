@@ -13,7 +13,7 @@ saves in their order, and a save is the same one for two ranks when folder, tag 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -207,19 +207,21 @@ class Checkpoints:
                 self._saves[folder, tag] = [unseen]
                 self._touch(unseen)
 
-    def judged(self, era: int, step: int, verdict: Verdict) -> None:
-        """A step was judged, in this era."""
+    def judged(self, era: int, step: int, verdict: Callable[[], Verdict]) -> None:
+        """A step was judged, in this era; of what it was is asked only if a save waits for it."""
         if era > self._era:
             self._go_back(era, step)
         self._era, self._judged = era, step
+        said: Verdict | None = None
         for save in self._newest():
             if not save.is_open or save.clean >= self.needed:
                 continue
             if save.era > era or step <= (save.step or 0):
                 continue
-            if verdict.trouble:
-                save.trouble = verdict.trouble
-            elif verdict.clean:
+            said = said or verdict()
+            if said.trouble:
+                save.trouble = said.trouble
+            elif said.clean:
                 save.clean += 1
             self._touch(save)
 

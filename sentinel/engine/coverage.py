@@ -16,7 +16,7 @@ from sentinel.signals import CATALOG
 from sentinel.wire import Coverage, Frame, Hello
 
 if TYPE_CHECKING:
-    from sentinel.engine.step import Layout
+    from sentinel.engine.layout import Layout
 
 SignalState = Literal["measured", "sampled", "stale", "missing"]
 RuleState = Literal["ok", "pending", "firing", "blind", "off"]

@@ -6,17 +6,31 @@ A fault in one rule switches that rule off and is counted; the others never noti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from sentinel.engine import scalar
-from sentinel.engine.expression import Number, axes_of, readings
+from sentinel.engine.blind import can_be, is_told
+from sentinel.engine.expression import (
+    RANK_AXIS,
+    Condition,
+    Number,
+    Reading,
+    Score,
+    Statistic,
+    When,
+    Window,
+    axes_of,
+    readings,
+    walk,
+)
+from sentinel.engine.layout import Axis, Columns, Wanted
 from sentinel.engine.operators import Graph
 from sentinel.engine.rule import AT_ONCE, Alert, Alerts, Key, Rule
-from sentinel.engine.step import Axis
+from sentinel.engine.scalar import ScalarGraph, Stateful
 from sentinel.engine.values import Source
 
 Axes = Mapping[str, Axis]
@@ -35,39 +49,60 @@ class Change:
     score: float = math.nan
 
 
-class _FrameRule:
-    """A rule that asks for nothing but one rank's own values at one step."""
+class _Step(NamedTuple):
+    """A step that is judged."""
 
-    def __init__(self, rule: Rule) -> None:
-        self.alerts = Alerts(rule)
-        self.signals = frozenset(one.signal for one in readings(rule.expression.root))
-        self._condition = scalar.condition(rule.expression.root)
-        self._value = scalar.number(rule.expression.value)
-        self._score = scalar.number(rule.expression.score)
+    row: scalar.Row
+    source: Source
+    axes: Axes
+    step: int
+    now: float
+
+
+class _RowRule:
+    """A rule over single numbers: of one rank, or over all of them."""
+
+    def __init__(self, alerts: Alerts, graph: ScalarGraph) -> None:
+        self.alerts = alerts
+        expression = alerts.rule.expression
+        self.signals = frozenset(one.signal for one in readings(expression.root))
+        self._is_by_rank = bool(expression.axes)
+        self._condition = graph.condition(expression.root)
+        self._value = graph.number(expression.value)
+        self._score = graph.number(expression.score)
 
     def judge(
         self, row: scalar.Row, key: Key, step: int, now: float, *, partial: bool = False
-    ) -> Iterator[Change]:
+    ) -> Sequence[Change]:
         holds = self._condition(row)
         alerts = self.alerts
-        if partial and not (holds and alerts.rule.holds == AT_ONCE):
-            return  # all else can wait for the frame of the whole step
         if not holds and not alerts.live and not alerts.beyond:
-            return
+            return ()
+        if partial and not (holds and alerts.rule.holds == AT_ONCE):
+            return ()  # all else can wait for the frame of the whole step
         alert = alerts.live.get(key)
         kind = alerts.observe(key, holds, step, now)
-        if kind is not None:
-            alert = alerts.live.get(key, alert)
-            assert alert is not None
-            value, score = self._value(row), self._score(row)
-            yield Change(
+        if kind is None:
+            return ()
+        alert = alerts.live.get(key, alert)
+        assert alert is not None
+        value, score = self._value(row), self._score(row)
+        return (
+            Change(
                 alerts.rule,
                 key,
                 kind,
                 alert,
                 math.nan if value is None else value,
                 math.nan if score is None else score,
-            )
+            ),
+        )
+
+    def at(self, moment: _Step) -> Sequence[Change]:
+        """Judge a step, of which this has single numbers."""
+        row, _, axes, step, now = moment
+        key = (axes[RANK_AXIS].labels[0],) if self._is_by_rank else ()
+        return self.judge(row, key, step, now)
 
 
 class _ArrayRule:
@@ -79,6 +114,10 @@ class _ArrayRule:
         self._axes = expression.axes
         self._condition = graph.condition(expression.root)
         self._graph = graph
+
+    def at(self, moment: _Step) -> Iterator[Change]:
+        """Judge a step with its arrays."""
+        return self.judge(moment.source, moment.axes, moment.step, moment.now)
 
     def judge(self, source: Source, axes: Axes, step: int, now: float) -> Iterator[Change]:
         true, missing = self._condition(source)
@@ -130,61 +169,130 @@ class _ArrayRule:
         return math.nan if missing[own] else float(values[own])
 
 
+_StepRule = _RowRule | _ArrayRule
+
+
+class StepSource(Source, Protocol):
+    """What was measured at one step, also as single numbers."""
+
+    def row(self, wanted: Wanted) -> scalar.Row:
+        """What was measured of what is wanted."""
+        ...
+
+
 class Judging:
-    """All rules of one run."""
+    """All rules of one run.
+
+    A rule that asks for what nobody has announced is asleep: it cannot come true, and is judged
+    only while it has alerts from before. What else it asks for is learned all the same.
+    """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.errors: dict[str, int] = {}
-        when = {rule.name: rule.expression.when for rule in rules}
-        self._frame_rules = {r.name: _FrameRule(r) for r in rules if when[r.name] == "frame"}
-        self._step_alerts = {r.name: Alerts(r) for r in rules if when[r.name] == "step"}
-        self._pulse_alerts = {r.name: Alerts(r) for r in rules if when[r.name] == "tick"}
-        graph = Graph()
-        self._pulse_rules = [_ArrayRule(alerts, graph) for alerts in self._pulse_alerts.values()]
+        self.alerts: Mapping[str, Alerts] = _by_time({rule.name: Alerts(rule) for rule in rules})
+        """The alerts of every rule, by its name."""
+        of_frames, self._of_steps, of_pulses = (
+            [one for one in self.alerts.values() if one.rule.expression.when == when]
+            for when in _TIMES
+        )
+        graph, arrays = ScalarGraph(), Graph()
+        self._frame_rules = [_RowRule(alerts, graph) for alerts in of_frames]
+        self._pulse_rules = [_ArrayRule(alerts, arrays) for alerts in of_pulses]
+        self._read = frozenset(
+            reading
+            for alerts in (*of_frames, *self._of_steps)
+            for reading in readings(alerts.rule.expression.root)
+        )
+        self._lacking = self._read
+        self._frames_awake: list[_RowRule] = []
+        self._is_alone = True  # one rank, whose own values are single numbers too
         self._warm_up()
-        named = (readings(rule.alerts.rule.expression.root) for rule in self._frame_rules.values())
-        self.frame_signals = tuple(dict.fromkeys(r.signal for read in named for r in read))
 
     def _warm_up(self) -> None:
         """New windows for all that are judged by steps."""
-        self._graph = Graph()
-        self._step_rules = [
-            _ArrayRule(alerts, self._graph)
-            for name, alerts in self._step_alerts.items()
-            if name not in self.errors
-        ]
+        self._numbers, self._arrays = ScalarGraph(), Graph()
+        self._step_rules = [self._of_step(alerts) for alerts in self._of_steps]
+        self._plan_is_old = True
 
-    @property
-    def alerts(self) -> dict[str, Alerts]:
-        """The alerts of every rule, by its name."""
-        of_frames = {name: rule.alerts for name, rule in self._frame_rules.items()}
-        return {**of_frames, **self._step_alerts, **self._pulse_alerts}
+    def _of_step(self, alerts: Alerts) -> _StepRule:
+        axes = alerts.rule.expression.axes
+        if axes == () or (self._is_alone and axes == (RANK_AXIS,)):
+            return _RowRule(alerts, self._numbers)
+        return _ArrayRule(alerts, self._arrays)
+
+    # What is judged, and what is not.
+
+    def announced(self, columns: Columns) -> None:
+        """Somebody has announced what was not there before."""
+        lacking = frozenset(one for one in self._read if not columns.knows(one))
+        if lacking != self._lacking:
+            self._lacking, self._plan_is_old = lacking, True
+
+    def _plan(self) -> None:
+        """Choose the rules to be judged from now on, what they learn and what they are told."""
+        self._plan_is_old = False
+        self._frames_awake = [rule for rule in self._frame_rules if self._is_awake(rule.alerts)]
+        self._steps_awake = [rule for rule in self._step_rules if self._is_awake(rule.alerts)]
+        on = [rule for rule in self._step_rules if rule.alerts.rule.name not in self.errors]
+        told = {rule: list(self._memories(rule.alerts.rule.expression.root)) for rule in on}
+        fed = {one for rule in on if isinstance(rule, _RowRule) for one in told[rule]}
+        self._numbers.feed_only(fed)
+        self._kept = [
+            (rule.alerts.rule.name, self._arrays.number(_asking(one)))
+            for rule in on
+            if isinstance(rule, _ArrayRule) and rule not in self._steps_awake
+            for one in told[rule]
+        ]
+        self._of_frames = Wanted(self._asked(self._frames_awake))
+        rows = [rule for rule in self._steps_awake if isinstance(rule, _RowRule)]
+        self._of_rows = Wanted((*self._asked(rows), *(r for one in fed for r in readings(one))))
+
+    def _is_awake(self, alerts: Alerts) -> bool:
+        if alerts.rule.name in self.errors:
+            return False
+        possible = can_be(alerts.rule.expression.root, True, self._lacking)
+        return bool(possible or alerts.live or alerts.beyond)
+
+    def _memories(self, root: Condition) -> Iterator[Stateful]:
+        """What a rule remembers of what is announced."""
+        for node in walk(root):
+            if isinstance(node, (Score, Window)) and is_told(node, self._lacking):
+                yield node
+
+    def _asked(self, rules: Iterable[_StepRule]) -> Iterator[Reading]:
+        return (one for rule in rules for one in readings(rule.alerts.rule.expression.root))
+
+    # What happens.
 
     def frame(
         self, row: scalar.Row, key: Key, step: int, now: float, *, partial: bool = False
     ) -> list[Change]:
-        """Judge what one rank says of one step.
+        """Judge what one rank says of one step, of that which is `wanted`.
 
         A `partial` frame, of a step that is not over, can make alerts fire that wait for nothing.
         It resolves none, and is no step of those that count steps.
         """
-        return self._rows(self._frame_rules, row, key, step, now, partial=partial)
+        return self._rows(self._frames_awake, row, key, step, now, partial=partial)
 
     def alarm(self, row: scalar.Row, key: Key, step: int, now: float) -> list[Change]:
         """Judge these signals of a rank before its frame has come, by rules that ask for no others.
 
         An alert that is there already is left to the frames: an alarm is told again and again.
         """
-        rules = {
-            name: rule
-            for name, rule in self._frame_rules.items()
+        rules = [
+            rule
+            for rule in self._frame_rules
             if rule.signals <= row.keys() and key not in rule.alerts.live
-        }
-        return self._rows(rules, row, key, step, now)
+            if rule.alerts.rule.name not in self.errors
+        ]
+        changes = self._rows(rules, row, key, step, now)
+        if any(rule.alerts.live and rule not in self._frames_awake for rule in rules):
+            self._plan_is_old = True  # of an alert that begins like this, frames are to tell too
+        return changes
 
     def _rows(
         self,
-        rules: Mapping[str, _FrameRule],
+        rules: Sequence[_RowRule],
         row: scalar.Row,
         key: Key,
         step: int,
@@ -193,46 +301,91 @@ class Judging:
         partial: bool = False,
     ) -> list[Change]:
         changes: list[Change] = []
-        for name, rule in rules.items():
-            if name not in self.errors:
-                try:
-                    changes += rule.judge(row, key, step, now, partial=partial)
-                except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
-                    self._switch_off(name)
+        for rule in rules:
+            try:
+                changes += rule.judge(row, key, step, now, partial=partial)
+            except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
+                self._switch_off(rule.alerts.rule.name)
         return changes
 
-    def step(self, source: Source, axes: Axes, step: int, now: float) -> list[Change]:
+    @property
+    def wanted(self) -> Wanted:
+        """What rules ask of the frame that has just come."""
+        if self._plan_is_old:
+            self._plan()
+        return self._of_frames
+
+    def step(self, source: StepSource, axes: Axes, step: int, now: float) -> list[Change]:
         """Judge a step over all ranks."""
-        changes = self._arrays(self._step_rules, source, axes, step, now)
-        self._graph.learn(source)
+        if self._is_alone and len(axes[RANK_AXIS].labels) > 1:
+            self._spread()
+        if self._plan_is_old:
+            self._plan()
+        row = source.row(self._of_rows)
+        if failed := self._numbers.take(row):
+            self._switch_off_all_with(failed)
+        changes: list[Change] = []
+        with np.errstate(all="ignore"):  # NaN and infinities are what we are here for
+            self._judge(self._steps_awake, _Step(row, source, axes, step, now), changes)
+            self._keep_up(source)
+        self._numbers.learn()
+        self._arrays.learn(source)
         return changes
+
+    def _keep_up(self, source: Source) -> None:
+        """Rules that are asleep learn what there is to learn."""
+        for name, number in self._kept:
+            try:
+                number(source)
+            except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
+                self._switch_off(name)
 
     def pulse(self, source: Source, axes: Axes, step: int, now: float) -> list[Change]:
         """Judge what the clock brings."""
-        return self._arrays(self._pulse_rules, source, axes, step, now)
-
-    def _arrays(
-        self, rules: list[_ArrayRule], source: Source, axes: Axes, step: int, now: float
-    ) -> list[Change]:
         changes: list[Change] = []
+        with np.errstate(all="ignore"):
+            self._judge(self._pulse_rules, _Step({}, source, axes, step, now), changes)
+        return changes
+
+    def _judge(self, rules: Iterable[_StepRule], moment: _Step, changes: list[Change]) -> None:
         for rule in rules:
             name = rule.alerts.rule.name
             if name not in self.errors:
                 try:
-                    with np.errstate(all="ignore"):  # NaN and infinities are what we are here for
-                        changes += rule.judge(source, axes, step, now)
+                    changes += rule.at(moment)
                 except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
                     self._switch_off(name)
-        return changes
 
     def _switch_off(self, name: str) -> None:
         self.errors[name] = self.errors.get(name, 0) + 1
+        self._plan_is_old = True
+
+    def _switch_off_all_with(self, failed: Iterable[Stateful]) -> None:
+        """What rules remember has failed: it is their fault, each one's."""
+        for alerts in self._of_steps:
+            if not set(failed).isdisjoint(self._memories(alerts.rule.expression.root)):
+                self._switch_off(alerts.rule.name)
+        self._plan()
+
+    def _spread(self) -> None:
+        """There is more than one rank: what is told by rank is judged over all from now on."""
+        self._is_alone = False
+        self._step_rules = [
+            self._of_step(rule.alerts) if rule.alerts.rule.expression.axes else rule
+            for rule in self._step_rules
+        ]
+        self._plan_is_old = True
 
     def went_back(self) -> None:
         """The run went back to an earlier step: windows warm up anew, and nothing is pending."""
         self._warm_up()
-        for alerts in self._step_alerts.values():
+        for alerts in self._of_steps:
             alerts.interrupt()
+
+    def adopt(self, name: str, key: Key, alert: Alert) -> None:
+        """Go on with an alert that an earlier daemon saw fire."""
+        self.alerts[name].adopt(key, alert)
+        self._plan_is_old = True
 
     def acknowledge(self) -> None:
         """Somebody has dealt with all that fires now."""
@@ -241,5 +394,19 @@ class Judging:
 
     def rank_went_back(self, key: Key) -> None:
         """A rank went back to an earlier step: nothing of its own is pending."""
-        for rule in self._frame_rules.values():
+        for rule in self._frame_rules:
             rule.alerts.interrupt(key)
+
+
+def _asking(node: Stateful) -> Number:
+    """What makes an array's memory take part in a step."""
+    return node if isinstance(node, Score) else Statistic("count", node)
+
+
+_TIMES: tuple[When, ...] = ("frame", "step", "tick")
+
+
+def _by_time(alerts: Mapping[str, Alerts]) -> dict[str, Alerts]:
+    """In the order in which they are judged."""
+    order = sorted(alerts, key=lambda name: _TIMES.index(alerts[name].rule.expression.when))
+    return {name: alerts[name] for name in order}

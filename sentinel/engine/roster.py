@@ -17,8 +17,8 @@ import numpy as np
 
 from sentinel.engine.coverage import RankCoverage
 from sentinel.engine.expression import Reading
+from sentinel.engine.layout import Layout
 from sentinel.engine.recency import Recency
-from sentinel.engine.step import Layout
 from sentinel.engine.values import Values
 from sentinel.wire import Heartbeat, Hello
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,11 @@ from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.judging import Change, Judging
+from sentinel.engine.layout import Columns, Layout
 from sentinel.engine.recency import Recency
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
 from sentinel.engine.rule import Alert, Key, Rule
-from sentinel.engine.step import Columns, JudgedStep, Layout, OpenStep
+from sentinel.engine.step import JudgedStep, OpenStep
 from sentinel.engine.survey import survey
 from sentinel.engine.transition import AlertChanged, Cause, Severity, Transition
 from sentinel.engine.witness import Witness
@@ -81,6 +83,7 @@ class RunEngine:
         self._judged = BEFORE_ALL
         self._last: JudgedStep | None = None
         self._announced: NDArray[np.intp] | None = None
+        self._known = 0  # series, when rules were last told of them
         self._witness = Witness(run, self._roster, self.checkpoints)
         self._fired: list[Fired] = []
         self._resolved: list[Identity] = []
@@ -221,7 +224,8 @@ class RunEngine:
             key = tuple(one.labels.values())
             if known and set(one.labels) == set(known.rule.expression.axes):
                 key = tuple(one.labels[axis] for axis in known.rule.expression.axes)
-                known.adopt(key, Alert(one.step, one.at, firing=True, fired_step=one.fired_step))
+                alert = Alert(one.step, one.at, firing=True, fired_step=one.fired_step)
+                self._judging.adopt(one.rule, key, alert)
             else:
                 self._resolved.append((one.rule, key))
             adopted.append((key, one))
@@ -243,7 +247,7 @@ class RunEngine:
         layout = self._columns.layout(hello.series)
         reborn = self._roster.greet(hello, layout, now)
         self._columns.axes[RANK_AXIS].add(str(rank))
-        self._announced = None
+        self._has_announced()
         if reborn:
             self._judging.rank_went_back((str(rank),))
 
@@ -279,7 +283,7 @@ class RunEngine:
             state.coverage.saw(layout, frame, now)
         for finding in reversed(frame.findings):  # of several, the first is kept
             self._witness.remember(state.rank, frame.step, finding)
-        row = layout.row(frame, self._judging.frame_signals)
+        row = layout.row(frame, self._judging.wanted)
         changes = self._judging.frame(row, key, frame.step, now, partial=frame.partial)
         self._collect(changes, now)
         if frame.partial:
@@ -314,8 +318,15 @@ class RunEngine:
         if len(series) > MAX_SERIES or len(set(series)) != len(series):
             return self._refuse("series announced twice, or too many")
         state.layout = self._columns.layout(series)
-        self._announced = None
+        self._has_announced()
         return None
+
+    def _has_announced(self) -> None:
+        """Some rank measures more than was known."""
+        self._announced = None
+        if self._known != len(self._columns):
+            self._known = len(self._columns)
+            self._judging.announced(self._columns)
 
     def _is_overdue(self, place: Place, now: float) -> bool:
         return now - max(self._open[place].since, self._awake) >= self._patience
@@ -333,14 +344,14 @@ class RunEngine:
             self._announced = self._count_announced()
         self._last = JudgedStep(self._columns, opened.frames, self._announced, self._roster.absent)
         self._recency.judged(self._last, now)
-        if self._last.reduced.get(_SKIPPED, 0.0) > 0:
+        if (self._last.number(_SKIPPED) or 0.0) > 0:
             self.skipped += 1
         step = place[1]
         if self._judged != BEFORE_ALL and step < self.step:
             self._judging.went_back()
         self.step, self._judged = step, place
         self._collect(self._judging.step(self._last, self._columns.axes, step, now), now)
-        of_step = verdict(step, self._last.reduced, self._judging.alerts.values())
+        of_step = partial(verdict, step, self._last.reduced, self._judging.alerts.values())
         self.checkpoints.judged(place[0], step, of_step)
         self._settle(now)
         self._told += self._incidents.step_judged(now)

@@ -1,141 +1,26 @@
 """Gather the frames of one step from all ranks, and reduce them over ranks.
 
 Frames wait as the bytes they came in; only when a step is judged are those of equal layout joined
-into one array, so that the arrival of a frame costs next to nothing.
+into one array, so that the arrival of a frame costs next to nothing. Of a frame that is alone in
+its step, the few numbers that rules ask for are taken out of the bytes as they are.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentinel.engine.derived import DERIVED, derive
 from sentinel.engine.expression import RANK_AXIS, Reading
+from sentinel.engine.layout import Columns, Layout, Wanted, is_norm
 from sentinel.engine.values import Values
 from sentinel.engine.window import Bools, Floats
 from sentinel.signals import CATALOG, Reduction
 from sentinel.wire import Frame, Series
-
-_FLOAT = struct.Struct("<d")
-MAX_COLUMNS = 1 << 18
-_NONE: NDArray[np.intp] = np.zeros(0, np.intp)
-
-
-class Axis:
-    """The values of one label, in the order in which they became known."""
-
-    def __init__(self) -> None:
-        self.labels: list[str] = []
-        self._index: dict[str, int] = {}
-
-    def add(self, label: str) -> int:
-        """The index of a label, new or not."""
-        index = self._index.setdefault(label, len(self.labels))
-        if index == len(self.labels):
-            self.labels.append(label)
-        return index
-
-    def find(self, label: str) -> int | None:
-        """The index of a label, if it is known."""
-        return self._index.get(label)
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """What the values of a rank's frames are: one for all ranks that announce the same series.
-
-    Value `positions[i]` belongs to column `columns[i]`; other values are of signals that this
-    version does not know. `plain` are the positions of signals without a label.
-    """
-
-    series: tuple[Series, ...] = ()
-    positions: NDArray[np.intp] = field(default_factory=lambda: _NONE)
-    columns: NDArray[np.intp] = field(default_factory=lambda: _NONE)
-    plain: Mapping[str, int] = field(default_factory=dict)
-
-    @cached_property
-    def signals(self) -> frozenset[str]:
-        """The signals that are announced, and known here."""
-        return frozenset(self.series[at].signal for at in self.positions)
-
-    def fits(self, frame: Frame) -> bool:
-        """Whether the frame has as many values as were announced."""
-        return self.width(frame) == len(self.series)
-
-    def width(self, frame: Frame) -> int:
-        """How many values the frame has: those announced by now, or by then; -1 if malformed."""
-        count, rest = divmod(len(frame.values), _FLOAT.size)
-        whole = not rest and len(frame.missing) <= (count + 7) // 8
-        return count if whole and count <= len(self.series) else -1
-
-    def row(self, frame: Frame, signals: Iterable[str]) -> dict[str, float]:
-        """The measured values of these signals without a label."""
-        found = {}
-        missing = frame.missing
-        for signal in signals:
-            at = self.plain.get(signal)
-            if at is None or (at >> 3 < len(missing) and missing[at >> 3] >> (at & 7) & 1):
-                continue
-            (found[signal],) = _FLOAT.unpack_from(frame.values, _FLOAT.size * at)
-        return found
-
-
-class Columns:
-    """All series of a run that the catalog knows: one column each, whoever announces it."""
-
-    def __init__(self) -> None:
-        self.series: list[Series] = []
-        self.axes: dict[str, Axis] = {RANK_AXIS: Axis()}
-        self.of_signal: dict[str, list[tuple[int, int]]] = {}  # (column, index along its axis)
-        self._index: dict[Series, int] = {}
-        self._kinds: dict[Reduction, NDArray[np.intp]] = {}
-        self._layouts: WeakValueDictionary[tuple[Series, ...], Layout] = WeakValueDictionary()
-
-    def layout(self, series: tuple[Series, ...]) -> Layout:
-        """The layout of frames that carry these series; the same object while it is in use."""
-        layout = self._layouts.get(series)
-        if layout is None:
-            layout = self._layouts[series] = self._lay_out(series)
-        return layout
-
-    def _lay_out(self, series: tuple[Series, ...]) -> Layout:
-        placed = [(at, self._column(one)) for at, one in enumerate(series)]
-        known = [(at, column) for at, column in placed if column is not None]
-        positions, columns = np.array(known, np.intp).reshape(-1, 2).T.copy()
-        plain = {series[at].signal: at for at, _ in known if not CATALOG[series[at].signal].label}
-        return Layout(series, positions, columns, plain)
-
-    def _column(self, series: Series) -> int | None:
-        signal = CATALOG.get(series.signal)
-        if signal is None or signal.made_by != "rank" or bool(signal.label) != bool(series.label):
-            return None
-        known = self._index.get(series)
-        if known is not None or len(self.series) == MAX_COLUMNS:
-            return known
-        column = self._index[series] = len(self.series)
-        along = self.axes.setdefault(signal.label, Axis()).add(series.label) if signal.label else 0
-        self.of_signal.setdefault(signal.name, []).append((column, along))
-        self.series.append(series)
-        self._kinds.clear()
-        return column
-
-    def reduced_by(self, reduction: Reduction) -> NDArray[np.intp]:
-        """The columns with this reduction."""
-        if reduction not in self._kinds:
-            kinds = (CATALOG[one.signal].reduction for one in self.series)
-            self._kinds[reduction] = np.array(
-                [column for column, kind in enumerate(kinds) if kind is reduction], np.intp
-            )
-        return self._kinds[reduction]
-
-    def __len__(self) -> int:
-        return len(self.series)
 
 
 @dataclass
@@ -196,13 +81,23 @@ class JudgedStep:
         absent: int,
     ) -> None:
         self._columns = columns
+        self._frames = frames
+        self._announced = announced
+        self._absent = absent
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
         by_layout: dict[Layout, list[tuple[int, Frame]]] = {}
-        for slot in sorted(frames):
-            layout, frame = frames[slot]
+        for slot in sorted(self._frames):
+            layout, frame = self._frames[slot]
             by_layout.setdefault(layout, []).append((slot, frame))
-        self._blocks = [Block.join(layout, rows) for layout, rows in by_layout.items()]
+        return [Block.join(layout, rows) for layout, rows in by_layout.items()]
+
+    @cached_property
+    def _arrays(self) -> tuple[Floats, Bools]:
+        """Of all columns, the values over all ranks, and which are missing."""
         with np.errstate(all="ignore"):
-            self.values, self.missing = self._reduce(announced, absent)
+            return self._reduce(self._announced, self._absent)
 
     def _reduce(self, announced: NDArray[np.intp], absent: int) -> tuple[Floats, Bools]:
         total = np.zeros(len(self._columns))
@@ -241,16 +136,17 @@ class JudgedStep:
         places = self._columns.of_signal.get(reading.signal, [])
         if reading.by_rank:
             return self._by_rank(label, places)
+        all_values, all_missing = self._arrays
         if not label:
             column = places[0][0] if places else None
             if column is None:
                 return Values(np.asarray(np.nan), np.asarray(True))
-            return Values(self.values[column], self.missing[column])
+            return Values(all_values[column], all_missing[column])
         size = self._size(label)
         values, missing = np.full(size, np.nan), np.ones(size, bool)
         for_columns, along = np.array(places, np.intp).reshape(-1, 2).T
-        values[along] = self.values[for_columns]
-        missing[along] = self.missing[for_columns]
+        values[along] = all_values[for_columns]
+        missing[along] = all_missing[for_columns]
         return Values(values, missing)
 
     def _by_rank(self, label: str, places: list[tuple[int, int]]) -> Values:
@@ -271,11 +167,53 @@ class JudgedStep:
         found = self._columns.axes.get(axis)
         return len(found.labels) if found else 0
 
-    @cached_property
+    def row(self, wanted: Wanted) -> dict[str, float]:
+        """What was measured of what is wanted; of ranks' own values only if there is one rank."""
+        if len(self._frames) == 1:
+            ((layout, frame),) = self._frames.values()
+            found = layout.row(frame, wanted)
+            for name, series in wanted.norms:
+                if name in found and self._lacks_a_shard(series):
+                    del found[name]
+        else:
+            each = ((name, self.number(series)) for name, series in wanted.reduced)
+            found = {name: value for name, value in each if value is not None}
+        for name, reading in wanted.derived:
+            values, missing = self.read(reading)
+            if not missing.all():
+                found[name] = float(values.reshape(-1)[0])
+        return found
+
+    def number(self, series: Series) -> float | None:
+        """The value of a series over all ranks, None if it was not measured."""
+        if series.signal in DERIVED:
+            return self.all.get(series)
+        column = self._columns.find(series)
+        if column is None:
+            return None
+        if len(self._frames) == 1:
+            ((layout, frame),) = self._frames.values()
+            return None if self._lacks_a_shard(series) else layout.reduced(frame, series)
+        values, missing = self._arrays
+        return None if missing[column] else float(values[column])
+
+    def _lacks_a_shard(self, series: Series) -> bool:
+        """Whether a frame that is alone has less than the whole of a norm."""
+        if not is_norm(series.signal):
+            return False
+        return self._absent > 0 or bool(self._announced[self._columns.find(series)] > 1)
+
+    @property
     def reduced(self) -> Mapping[Series, float]:
         """The value of every series that was measured, over all ranks."""
+        return Reduced(self)
+
+    @cached_property
+    def all(self) -> Mapping[Series, float]:
+        """The same, all at once."""
         series = self._columns.series
-        found = {series[at]: float(self.values[at]) for at in np.flatnonzero(~self.missing)}
+        values, missing = self._arrays
+        found = {series[at]: float(values[at]) for at in np.flatnonzero(~missing)}
         for signal in sorted(DERIVED):
             values, missing = self.read(Reading(signal))
             label = CATALOG[signal].label
@@ -283,3 +221,22 @@ class JudgedStep:
             known = np.flatnonzero(~missing)
             found |= {Series(signal, labels[at]): float(values.flat[at]) for at in known}
         return found
+
+
+class Reduced(Mapping[Series, float]):
+    """The values of a step over all ranks: each is made when it is asked for."""
+
+    def __init__(self, step: JudgedStep) -> None:
+        self._step = step
+
+    def __getitem__(self, series: Series) -> float:
+        value = self._step.number(series)
+        if value is None:
+            raise KeyError(series)
+        return value
+
+    def __iter__(self) -> Iterator[Series]:
+        return iter(self._step.all)
+
+    def __len__(self) -> int:
+        return len(self._step.all)

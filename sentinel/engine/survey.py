@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sentinel.engine.blind import can_be
 from sentinel.engine.coverage import (
     MEASURABLE,
     SAYS_NOTHING,
@@ -24,17 +25,7 @@ from sentinel.engine.coverage import (
     ranges,
 )
 from sentinel.engine.derived import sources
-from sentinel.engine.expression import (
-    Both,
-    Condition,
-    Either,
-    Missing,
-    Node,
-    Not,
-    Reading,
-    children,
-    readings,
-)
+from sentinel.engine.expression import Missing, Node, Reading, children, readings
 from sentinel.engine.judging import Judging
 from sentinel.engine.roster import RankState, Roster
 from sentinel.engine.rule import Alerts
@@ -218,16 +209,3 @@ def _asked(node: Node) -> Iterable[Reading]:
         yield node
     for child in children(node):
         yield from _asked(child)
-
-
-def can_be(condition: Condition, truth: bool, lacking: frozenset[Reading]) -> bool:
-    """Whether a condition can come to be true, or false, while these readings are missing."""
-    if isinstance(condition, Not):
-        return can_be(condition.of, not truth, lacking)
-    if isinstance(condition, (Both, Either)):
-        sides = (can_be(side, truth, lacking) for side in (condition.left, condition.right))
-        return all(sides) if isinstance(condition, Both) is truth else any(sides)
-    lacks = not lacking.isdisjoint(readings(condition))
-    if isinstance(condition, Missing):
-        return truth or not lacks
-    return not lacks

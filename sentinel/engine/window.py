@@ -8,7 +8,6 @@ only ever grow; each has its own count, since any of them may miss a step.
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -118,6 +117,8 @@ class RingWindow:
 class SortedWindow:
     """The last `length` values of one series, kept in order of size as well as of arrival.
 
+    What was asked of it is kept until the next value comes.
+
     >>> window = SortedWindow(3)
     >>> for x in (9.0, 1.0, 2.0, 4.0):
     ...     window.push(x)
@@ -125,12 +126,15 @@ class SortedWindow:
     (3, 2.0, 1.0, 3.0, [1.0, 2.0, 4.0])
     """
 
-    __slots__ = ("_arrived", "_sorted", "length")
+    __slots__ = ("_arrived", "_first", "_mad", "_median", "_sorted", "length")
 
     def __init__(self, length: int) -> None:
         self.length = length
         self._arrived: deque[float] = deque()
-        self._sorted = array("d")
+        self._sorted: list[float] = []  # a C array would make an object of each value it is asked
+        self._median: float | None = None
+        self._mad: float | None = None
+        self._first = 0  # of the values nearest to the median, where they began last
 
     def __len__(self) -> int:
         return len(self._arrived)
@@ -139,18 +143,28 @@ class SortedWindow:
         """The values from the oldest to the newest."""
         return iter(self._arrived)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> SortedWindow:
+        """Floats never change: two lists of references are all that a copy takes."""
+        other = SortedWindow(self.length)
+        other._arrived, other._sorted = self._arrived.copy(), self._sorted.copy()
+        other._first = self._first
+        return other
+
     def push(self, value: float) -> None:
         """Take in a value, which is no NaN."""
-        if len(self._arrived) == self.length:
-            del self._sorted[bisect_left(self._sorted, self._arrived.popleft())]
-        self._arrived.append(value)
-        insort(self._sorted, value)
+        ordered, arrived = self._sorted, self._arrived
+        if len(ordered) == self.length:
+            del ordered[bisect_left(ordered, arrived.popleft())]
+        arrived.append(value)
+        insort(ordered, value)
+        self._median = self._mad = None
 
     def clear(self) -> None:
         """Forget all values."""
         if self._arrived:
             self._arrived.clear()
-            del self._sorted[:]
+            self._sorted.clear()
+            self._median = self._mad = None
 
     # Of an empty window there is nothing to tell: the callers ask for its length first.
 
@@ -160,11 +174,23 @@ class SortedWindow:
     def high(self) -> float:
         return self._sorted[-1]
 
+    def mean(self) -> float:
+        return sum(self._sorted) / len(self._sorted)
+
+    def std(self) -> float:
+        """The standard deviation of the population, not a sample."""
+        count = len(self._sorted)
+        center = sum(self._sorted) / count
+        if not math.isfinite(center):
+            return math.nan
+        return math.dist(self._sorted, [center] * count) / math.sqrt(count)  # in C
+
     def median(self) -> float:
-        half, odd = divmod(len(self._sorted), 2)
-        if odd:
-            return self._sorted[half]
-        return (self._sorted[half - 1] + self._sorted[half]) / 2
+        if self._median is None:
+            ordered = self._sorted
+            half, odd = divmod(len(ordered), 2)
+            self._median = ordered[half] if odd else (ordered[half - 1] + ordered[half]) / 2
+        return self._median
 
     def quantile(self, share: float) -> float:
         """Between two values by linear interpolation, as numpy's default."""
@@ -176,17 +202,26 @@ class SortedWindow:
         return low + (self._sorted[below + 1] - low) * (at - below)
 
     def mad(self) -> float:
-        """The median distance from the median, unscaled; found by halving, in O(log n)."""
-        values, center = self._sorted, self.median()
+        """The median distance from the median, unscaled; in O(log n) at worst."""
+        if self._mad is None:
+            self._mad = self._median_distance(self.median())
+        return self._mad
+
+    def _median_distance(self, center: float) -> float:
+        values = self._sorted
         count = len(values)
         near = (count + 1) // 2  # so many values are the nearest to the center, and lie together
-        first, last = 0, count - near
+        first, last = 0, count - near  # between which they begin; by one push that moves little:
+        at, stride = min(self._first, last), 1  # so look first where they began before
         while first < last:
-            middle = (first + last) // 2
-            if center - values[middle] > values[middle + near] - center:
-                first = middle + 1
+            if at < last and center - values[at] > values[at + near] - center:
+                first = at + 1
+                at = min(at + stride, (first + last) // 2)
             else:
-                last = middle
+                last = at
+                at = max(at - stride, (first + last) // 2)
+            stride += stride
+        self._first = first
         within = max(center - values[first], values[first + near - 1] - center)
         if count % 2:
             return within

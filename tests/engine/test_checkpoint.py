@@ -44,7 +44,7 @@ class Life:
     def train(self, count: int = 1, verdict: Verdict = CLEAN) -> None:
         for _ in range(count):
             self.step += 1
-            self.known.judged(self.era, self.step, verdict)
+            self.known.judged(self.era, self.step, lambda: verdict)
 
     def save(self, tag: str | None = None, bad: str = "", ranks: Iterable[int] = (0, 1)) -> None:
         name = tag or f"step{self.step}"
@@ -218,7 +218,7 @@ def test_what_is_saved_before_the_first_step_after_going_back_is_judged_is_not_a
     life.train(30)
     life.era, life.step = 1, 20
     life.save_early()
-    life.known.judged(0, 31, Verdict(False, "trouble"))  # of the course that is left
+    life.known.judged(0, 31, lambda: Verdict(False, "trouble"))  # of the course that is left
     life.train(1 + NEEDED)
     assert life.good == "step21"
 

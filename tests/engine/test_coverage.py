@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.engine import scalar
+from sentinel.engine.blind import can_be
 from sentinel.engine.coverage import SAYS_NOTHING, BlindSpot, RuleCoverage, SignalCoverage, ranges
 from sentinel.engine.derived import sources
 from sentinel.engine.expression import (
@@ -24,7 +25,6 @@ from sentinel.engine.expression import (
     Reading,
 )
 from sentinel.engine.rule import Rule
-from sentinel.engine.survey import can_be
 from sentinel.wire import Coverage, Extension, Goodbye, Series
 from tests.engine import world
 from tests.engine.world import Job, steps

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.engine.expression import Reading
-from sentinel.engine.step import Columns, JudgedStep, Layout
+from sentinel.engine.layout import Columns, Layout, Wanted
+from sentinel.engine.step import JudgedStep
 from sentinel.signals import CATALOG, Reduction
 from sentinel.wire import Frame, Series
 from tests.engine import world
@@ -100,7 +101,8 @@ def test_what_this_version_does_not_know_is_passed_over() -> None:
     columns.axes["rank"].add("0")
     step = JudgedStep(columns, {0: (layout, frame)}, np.ones(len(columns), np.intp), 0)
     assert step.reduced == {Series("lr"): 3.0, Series("loss"): 6.0}
-    assert layout.row(frame, ("loss", "lr", "silence", "future")) == {"lr": 3.0, "loss": 6.0}
+    own = Wanted(Reading(name, by_rank=True) for name in ("loss", "lr", "silence", "skipped"))
+    assert layout.row(frame, own) == {"lr": 3.0, "loss": 6.0}
 
 
 def test_ranks_with_other_series_meet_in_the_same_columns() -> None:
