@@ -118,9 +118,14 @@ class Layout:
         """The position of each series that is known here."""
         return {self.series[at]: at for at in self.positions.tolist()}
 
+    @cached_property
+    def size(self) -> int:
+        """How many bytes the values of a frame have."""
+        return _FLOAT.size * len(self.series)
+
     def fits(self, frame: Frame) -> bool:
         """Whether the frame has as many values as were announced."""
-        return self.width(frame) == len(self.series)
+        return len(frame.values) == self.size and 8 * len(frame.missing) < len(self.series) + 8
 
     def width(self, frame: Frame) -> int:
         """How many values the frame has: those announced by now, or by then; -1 if malformed."""

@@ -41,6 +41,7 @@ class RankState:
 
     rank: int
     slot: int  # its index along the rank axis of all elements
+    key: tuple[str]  # of the alerts that are its own
     host: str = ""
     pid: int = 0
     device: str = ""
@@ -130,7 +131,7 @@ class Roster:
 
     def _enter(self, rank: int) -> RankState:
         slot = self._slot_of.setdefault(rank, len(self.slots))
-        state = self.ranks[rank] = RankState(rank, slot, era=self.era)
+        state = self.ranks[rank] = RankState(rank, slot, (str(rank),), era=self.era)
         if slot == len(self.slots):
             self.slots.append(state)
         else:  # it had left the world, which has grown again
@@ -168,7 +169,7 @@ class Roster:
 
     def advance(self, state: RankState, step: int) -> bool:
         """Take in that a rank has done this step. Returns whether it went back to get there."""
-        before = state.place
+        before = (state.era, state.at)
         if state.late and state.era < self.era:
             state.era, state.at = self.era, -1
         back = step <= state.at
@@ -178,9 +179,10 @@ class Roster:
             state.era = self.era
         state.at = state.step = step
         state.moved = state.last_seen
-        if state.era == self.era:
-            self.front = max(self.front, step)
-        if self._target is not None and state.awaited and before < self._target <= state.place:
+        if state.era == self.era and step > self.front:
+            self.front = step
+        target = self._target
+        if target is not None and before < target <= (state.era, step) and state.awaited:
             self._behind -= 1
         return back
 
@@ -199,10 +201,13 @@ class Roster:
         """How many ranks a step at this place still waits for."""
         if self._target != place:
             self._target = place
-            ranks = self.ranks.values()
-            self._behind = sum(state.awaited and state.place < place for state in ranks)
-            if self._absent_awaited:
-                self._behind += self.absent + sum(map(self._is_to_return, ranks))
+            behind = 0
+            for state in self.ranks.values():
+                if state.awaited:
+                    behind += (state.era, state.at) < place
+                elif self._absent_awaited:
+                    behind += self._is_to_return(state)
+            self._behind = behind + (self.absent if self._absent_awaited else 0)
         return self._behind
 
     def _is_to_return(self, state: RankState) -> bool:

@@ -136,9 +136,10 @@ class RunEngine:
 
     def feed(self, rank: int, message: FromRank, now: float) -> list[Transition]:
         """Take in a message of a rank. Never raises for what the message says."""
+        state = self._roster.ranks.get(rank)
         if isinstance(message, Hello):
             self._hello(rank, message, now)
-        elif (state := self._roster.ranks.get(rank)) is None:
+        elif state is None:
             self._refuse("no hello")
         else:
             state.last_seen = now
@@ -273,13 +274,13 @@ class RunEngine:
         if layout is None:
             return self._refuse("wrong length")
         self.frames += 1
-        key = (str(state.rank),)
+        key = state.key
         if frame.partial:
             self._roster.reach(state, frame.step)
-        elif self._roster.advance(state, frame.step):
-            self._judging.rank_went_back(key)
-            state.coverage.begin_anew()
-        if not frame.partial:
+        else:
+            if self._roster.advance(state, frame.step):
+                self._judging.rank_went_back(key)
+                state.coverage.begin_anew()
             state.coverage.saw(layout, frame, now)
         for finding in reversed(frame.findings):  # of several, the first is kept
             self._witness.remember(state.rank, frame.step, finding)
@@ -288,10 +289,15 @@ class RunEngine:
         self._collect(changes, now)
         if frame.partial:
             return None
-        if state.place <= self._judged:
+        place = state.place
+        if place <= self._judged:
             return self._refuse("late")
-        self._roster.caught_up(state)
-        self._open.setdefault(state.place, OpenStep(now)).add(state.slot, layout, frame)
+        if state.late:
+            self._roster.caught_up(state)
+        opened = self._open.get(place)
+        if opened is None:
+            opened = self._open[place] = OpenStep(now)
+        opened.add(state.slot, layout, frame)
         self._open_bytes += len(frame.values)
         while len(self._open) > MAX_OPEN or self._open_bytes > MAX_OPEN_BYTES:
             self.overrun += 1
@@ -302,8 +308,8 @@ class RunEngine:
     def _alarm(self, state: RankState, heartbeat: Heartbeat, now: float) -> None:
         """Judge what cannot wait for the frame of the step that the rank is in."""
         if heartbeat.alarms:
-            key, step = (str(state.rank),), heartbeat.step + 1
-            self._collect(self._judging.alarm(heartbeat.alarms, key, step, now), now)
+            changes = self._judging.alarm(heartbeat.alarms, state.key, heartbeat.step + 1, now)
+            self._collect(changes, now)
 
     def _layout_of(self, state: RankState, frame: Frame) -> Layout | None:
         """What the frame's values are; None if they are not what the rank has announced."""

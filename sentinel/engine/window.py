@@ -24,6 +24,8 @@ Shape = tuple[int, ...]
 Statistic = Callable[[Floats], Floats]  # of each row of (elements, values), oldest value first
 _Kind = TypeVar("_Kind", bound=np.generic)
 
+_NEARBY = 6  # places that are tried before a search from the start
+MAX_CELLS = 16_000_000  # float64 values in one ring buffer, 128 MB
 MAX_CELLS = 16_000_000  # float64 values in one ring buffer, 128 MB
 
 
@@ -130,7 +132,7 @@ class SortedWindow:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self._arrived: deque[float] = deque()
+        self._arrived: deque[float] = deque(maxlen=length)
         self._sorted: list[float] = []  # a C array would make an object of each value it is asked
         self._median: float | None = None
         self._mad: float | None = None
@@ -154,7 +156,7 @@ class SortedWindow:
         """Take in a value, which is no NaN."""
         ordered, arrived = self._sorted, self._arrived
         if len(ordered) == self.length:
-            del ordered[bisect_left(ordered, arrived.popleft())]
+            del ordered[bisect_left(ordered, arrived[0])]
         arrived.append(value)
         insort(ordered, value)
         self._median = self._mad = None
@@ -188,7 +190,9 @@ class SortedWindow:
     def median(self) -> float:
         if self._median is None:
             ordered = self._sorted
-            half, odd = divmod(len(ordered), 2)
+            count = len(ordered)
+            half = count // 2
+            odd = count % 2
             self._median = ordered[half] if odd else (ordered[half - 1] + ordered[half]) / 2
         return self._median
 
@@ -211,23 +215,37 @@ class SortedWindow:
         values = self._sorted
         count = len(values)
         near = (count + 1) // 2  # so many values are the nearest to the center, and lie together
-        first, last = 0, count - near  # between which they begin; by one push that moves little:
-        at, stride = min(self._first, last), 1  # so look first where they began before
-        while first < last:
-            if at < last and center - values[at] > values[at + near] - center:
-                first = at + 1
-                at = min(at + stride, (first + last) // 2)
+        last = count - near  # at most so many lie below them
+        # One push moves that block by little: look where it was before, then next to it.
+        first = self._first if self._first < last else last
+        for _ in range(_NEARBY):
+            lowest, highest = center - values[first], values[first + near - 1] - center
+            below = center - values[first - 1] if first else math.inf
+            above = values[first + near] - center if first < last else math.inf
+            if lowest > above:
+                first += 1
+            elif below <= highest:
+                first -= 1
             else:
-                last = at
-                at = max(at - stride, (first + last) // 2)
-            stride += stride
-        self._first = first
-        within = max(center - values[first], values[first + near - 1] - center)
-        if count % 2:
-            return within
-        below = center - values[first - 1] if first else math.inf
-        above = values[first + near] - center if first + near < count else math.inf
-        return (within + min(below, above)) / 2
+                self._first = first
+                within = lowest if lowest > highest else highest
+                if count % 2:
+                    return within
+                return (within + (below if below < above else above)) / 2
+        self._first = self._search(center, near, last)
+        return self._median_distance(center)
+
+    def _search(self, center: float, near: int, last: int) -> int:
+        """How many values lie below those that are the nearest to the center, by halving."""
+        values = self._sorted
+        first = 0
+        while first < last:
+            middle = (first + last) // 2
+            if center - values[middle] > values[middle + near] - center:
+                first = middle + 1
+            else:
+                last = middle
+        return first
 
 
 def mean(values: Floats) -> Floats:
