@@ -3,7 +3,7 @@
 A file may extend another: it has all rules of that one but those named in `without`, and what it
 says of a rule of the same name changes this rule.
 
-Every error is a `RuleError` with the file and the line, counted from 1.
+Every error is a `RuleError` with the file, the line and the column, counted from 1.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import yaml
 from sentinel.assets import asset_dir
 from sentinel.duration import in_words, seconds_of
 from sentinel.engine.annotation import Template, template
-from sentinel.engine.expression import Expression
-from sentinel.engine.parse import parse
+from sentinel.engine.expression import Expression, Score, Window
+from sentinel.engine.parse import parse, remembered
 from sentinel.engine.rule import Rule, Span, Unattended
 from sentinel.engine.transition import SEVERITIES, Asked, Severity
 from sentinel.engine.yaml_reader import YamlReader, read_file
@@ -29,6 +29,7 @@ from sentinel.signals import did_you_mean
 from sentinel.wire import HOLD_FOR, LONGEST_HOLD, SHORTEST_HOLD
 
 MAX_RULES = 1000
+MAX_HELD = 1_000_000  # values in the windows of all rules, of each element
 MAX_EXTENDED = 8  # files that extend each other
 MAX_STEPS = 1_000_000
 MAX_SECONDS = 366 * 86_400.0
@@ -120,6 +121,15 @@ class _Reader(YamlReader):
                     raise self._error(node, f"more than {MAX_RULES} rules")
         if not (rules := rules | said):
             raise self._error(root, "there are no rules in this file")
+        held: dict[Window | Score, int] = {}
+        for rule in rules.values():
+            held |= remembered(rule.expression)
+        if sum(held.values()) > MAX_HELD:
+            raise self._error(
+                root,
+                f"the windows of all rules hold {sum(held.values())} values together, more than "
+                f"{MAX_HELD}: make them shorter",
+            )
         return list(rules.values())
 
     def _extended(self, top: Mapping[str, yaml.Node]) -> dict[str, Rule]:
@@ -194,7 +204,8 @@ class _Reader(YamlReader):
         try:
             return parse(text)
         except RuleError as error:
-            raise self._error(node, f"expr: {error.reason}") from None
+            offset = -1 if error.column is None else error.column - 1
+            raise self._error(node, f"expr: {error.reason}", offset) from None
 
     def _span(
         self, fields: Mapping[str, yaml.Node], key: str, expression: Expression, start: Span

@@ -1,6 +1,6 @@
-"""Read a YAML file node by node, each of which knows its line.
+"""Read a YAML file node by node, each of which knows its place.
 
-Every error is a `RuleError` with the file and the line, counted from 1.
+Every error is a `RuleError` with the file, the line and the column, counted from 1.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import yaml
 
+from sentinel.engine.positions import decoded, place
 from sentinel.errors import RuleError
 from sentinel.signals import did_you_mean
 
@@ -39,15 +40,19 @@ class YamlReader:
 
     def __init__(self, file: str) -> None:
         self._file = file
+        self._source = ""
 
     def _compose(self, data: bytes) -> yaml.Node | None:
+        self._source = decoded(data)
         try:
             node: yaml.Node | None = yaml.compose(data, yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             reason = ", ".join(part for part in (error.context, error.problem) if part)
-            line = mark.line + 1 if mark else None
-            raise RuleError(f"not YAML: {reason}", file=self._file, line=line) from None
+            line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+            raise RuleError(
+                f"not YAML: {reason}", file=self._file, line=line, column=column
+            ) from None
         except yaml.reader.ReaderError as error:
             line = data[: max(0, int(error.position))].count(b"\n") + 1
             raise RuleError(f"not YAML: {error.reason}", file=self._file, line=line) from None
@@ -109,5 +114,7 @@ class YamlReader:
             raise self._error(node, f"{what} must be a text or a number")
         return str(node.value)
 
-    def _error(self, node: yaml.Node, reason: str) -> RuleError:
-        return RuleError(reason, file=self._file, line=node.start_mark.line + 1)
+    def _error(self, node: yaml.Node, reason: str, offset: int = -1) -> RuleError:
+        """An error at this node, or at a character of its value."""
+        line, column = place(self._source, node, offset)
+        return RuleError(reason, file=self._file, line=line, column=column)

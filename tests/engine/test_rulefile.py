@@ -148,7 +148,7 @@ def test_errors_name_file_and_line(
         load(path)
     assert reason in str(raised.value)
     assert (raised.value.file, raised.value.line) == (str(path), line)
-    assert str(raised.value).startswith(f"{path}:{line}: " if line else f"{path}: ")
+    assert str(raised.value).startswith(f"{path}:{line}:" if line else f"{path}: ")
 
 
 def test_the_defaults_of_a_file_are_those_of_its_rules_that_say_nothing_else(
