@@ -14,7 +14,7 @@ from sentinel.engine import rulefile
 from sentinel.engine.rule import Rule
 from sentinel.engine.transition import AlertChanged
 from sentinel.errors import ReplayError
-from sentinel.replay.log import replay_log
+from sentinel.replay.log import open_log, replay_log
 from sentinel.replay.messages import Moment, begins_to_fire, replay_messages
 from sentinel.store.recording import Recording
 from sentinel.store.shapes import number_json
@@ -45,7 +45,7 @@ def command(files: tuple[Path, ...], rules: str, as_json: bool) -> None:
 def _replay(file: Path, rules: Sequence[Rule]) -> Iterator[AlertChanged]:
     """The alerts that begin to fire in a file. Raises `ReplayError`, `StateError`."""
     if not file.is_dir():
-        yield from replay_log(file, rules)
+        yield from replay_log(open_log(file), rules)
         return
     recording = Recording.open(file, readonly=True)
     try:

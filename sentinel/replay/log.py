@@ -1,133 +1,135 @@
-"""Other tools' logs: JSON lines of step, loss, grad_norm and lr, as messages of one rank.
-
-Other keys are passed over. NaN and the infinities are the strings "NaN", "Infinity" and
-"-Infinity", or the bare words that Python's own writer uses; a key that is null or lacking was not
-measured. A row may carry its `time` in seconds; otherwise a step takes one.
-"""
+"""Other tools' logs, whatever their format, as messages of one rank."""
 
 from __future__ import annotations
 
-import json
-import math
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeGuard
 
 from sentinel.engine.rule import Rule
 from sentinel.engine.transition import AlertChanged
 from sentinel.errors import ReplayError
+from sentinel.replay import delimited, event_file, json_document, json_lines, text
+from sentinel.replay.columns import Columns
+from sentinel.replay.detection import detect
 from sentinel.replay.messages import Moment, begins_to_fire, replay_messages
-from sentinel.wire import VERSION, Frame, Hello, Series
+from sentinel.replay.row import Row, RowError
+from sentinel.replay.source import Source, printable
+from sentinel.signals import did_you_mean
+from sentinel.wire import VERSION, Extension, Frame, Hello, Series
 
-SIGNALS = ("loss", "grad_norm", "lr")
-MAX_LINE = 1 << 20  # bytes
-MAX_STEP = 1 << 53
-_WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+Reader = Callable[[Source, Columns], Iterator[Row]]
+
+# What `--format` may say.
+FORMATS: Mapping[str, Reader] = {
+    "jsonl": json_lines.read,
+    "json": json_document.read,
+    "csv": delimited.read,
+    "tensorboard": event_file.read,
+    "megatron": text.read_megatron,
+    "deepspeed": text.read_deepspeed,
+    "text": text.read,
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One logged step; None is what was not measured."""
+class Log:
+    """One log, read once and in order. Made by `open_log`."""
 
-    step: int
-    values: tuple[float | None, ...]
-    time: float | None
+    def __init__(self, paths: Sequence[Path], run: str, format: str, columns: Columns) -> None:
+        self.run = run
+        self.format = format
+        self.notes = columns.notes  # what a person should know of how it was read; grows
+        self._columns = columns
+        self._paths = paths
+        self._source: Source | None = None
+        self._before = 0
+        self._rows = self._read()
+        self._first = next(self._rows, None)
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """What the values of rows are. Longer by and by, as columns first have values."""
+        return self._columns.series
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, in their order. Raises `ReplayError` with file and line."""
+        first, self._first = self._first, None
+        if first is not None:
+            yield first
+        yield from self._rows
+
+    def progress(self) -> float | None:
+        """The share of the bytes that has been read, or None for a pipe."""
+        inner = self._source.progress() if self._source is not None else 0.0
+        return None if inner is None else (self._before + inner) / len(self._paths)
+
+    def _read(self) -> Iterator[Row]:
+        for before, path in enumerate(self._paths):
+            self._before = before
+            source = self._source = Source(path, self.notes)
+            try:
+                if self.format == "auto":
+                    self.format = detect(source, self._columns)
+                yield from FORMATS[self.format](source, self._columns)
+                if path == self._paths[-1]:
+                    yield from self._last(source)
+            finally:
+                source.close()
+
+    def _last(self, source: Source) -> Iterator[Row]:
+        try:
+            row = self._columns.end()
+        except RowError as error:
+            raise source.error(str(error)) from None
+        if row is not None:
+            yield row
+
+
+def open_log(path: Path, *, format: str = "auto", columns: Mapping[str, str] | None = None) -> Log:
+    """Begin to read a log: a file, a pipe, `-` for standard input, or a directory of event files.
+
+    `format` is one of `FORMATS`, or "auto" to tell it from how the file begins. `columns` has the
+    name of the column for a signal, where it is not one of the known names: {"loss": "my_loss",
+    "logged.accuracy": "acc"}. Raises `ReplayError`.
+    """
+    if format != "auto" and format not in FORMATS:
+        hint = did_you_mean(format, FORMATS)
+        raise ReplayError(f"no such format: {format!r}{hint}; there are {', '.join(FORMATS)}")
+    paths = [path]
+    if path.is_dir():
+        paths, format = event_file.event_files(path), "tensorboard"
+        if not paths:
+            raise ReplayError(
+                f"{printable(str(path))}: a directory with neither recorded runs nor event files"
+            )
+    return Log(paths, run_name(path), format, Columns(columns or {}, []))
 
 
 def run_name(path: Path) -> str:
     """A log's run: the name of its file without the suffix."""
-    return path.name.removesuffix(path.suffix) or path.name
+    if str(path) == "-":
+        return "stdin"
+    name = path.name.removesuffix(".gz")
+    return printable(name.removesuffix(Path(name).suffix) or path.name)
 
 
-def moments(path: Path) -> Iterator[Moment]:
+def moments(log: Log) -> Iterator[Moment]:
     """The log as what one rank would have said. Raises `ReplayError` with file and line."""
-    now, last = 0.0, None
-    for sequence, row in enumerate(rows(path)):
-        if last is None:
+    now, last, announced = 0.0, 0, 0
+    for sequence, row in enumerate(log):
+        width = len(row.values)
+        if not sequence:
             now = 0.0 if row.time is None else row.time
-            yield Moment(now, 0, _hello(run_name(path), row.step))
+            yield Moment(now, 0, _hello(log.run, row.step, log.series[:width]))
         else:
-            later = now + max(1, row.step - last) if row.time is None else row.time
-            now = max(now, later)
-        last = row.step
+            now = max(now, now + max(1, row.step - last) if row.time is None else row.time)
+            if width > announced:
+                yield Moment(now, 0, Extension(log.series[announced:width]))
+        last, announced = row.step, max(width, announced)
         yield Moment(now, 0, _frame(row, sequence, now))
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """The rows of a log, in its order. Raises `ReplayError` with file and line."""
-    try:
-        with path.open("rb") as file:
-            yield from _rows(file, path)
-    except OSError as error:
-        raise ReplayError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _rows(file: BinaryIO, path: Path) -> Iterator[Row]:
-    count = number = 0
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
-        try:
-            if line.strip():
-                count += 1
-                yield _row(line)
-        except ReplayError as error:
-            raise ReplayError(f"{path}:{number}: {error}") from None
-    if not count:
-        raise ReplayError(f'{path}: empty: expected JSON lines such as {{"step": 1, "loss": 2.5}}')
-
-
-def _row(line: bytes) -> Row:
-    if b"\0" in line:
-        raise ReplayError("a binary file, not a log: expected JSON lines")
-    if len(line) > MAX_LINE:
-        raise ReplayError(f"a line of more than {MAX_LINE} bytes")
-    try:
-        row: object = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ReplayError(f"not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise ReplayError('expected an object such as {"step": 1, "loss": 2.5}')
-    time = row.get("time")
-    values = tuple(_number(row.get(signal), signal) for signal in SIGNALS)
-    return Row(_step(row.get("step")), values, time if _is_time(time) else None)
-
-
-def _step(step: object) -> int:
-    if step is None:
-        raise ReplayError("the row has no step")
-    if type(step) is not int or not 0 <= step <= MAX_STEP:
-        raise ReplayError(f"step {_shown(step)} is not a whole number from 0 to 2^53")
-    return step
-
-
-def _is_time(value: object) -> TypeGuard[float]:
-    """Other tools put other things under this name, which are passed over."""
-    return isinstance(value, float) and math.isfinite(value)
-
-
-def _number(value: object, key: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and value in _WORDS:
-        return _WORDS[value]
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ReplayError(
-            f'{key} {_shown(value)} is not a number, "NaN", "Infinity" or "-Infinity"'
-        )
-    try:
-        return float(value)
-    except OverflowError:
-        raise ReplayError(f"{key} {_shown(value)} is too large") from None
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _hello(run: str, step: int) -> Hello:
+def _hello(run: str, step: int, series: tuple[Series, ...]) -> Hello:
     return Hello(
         version=VERSION,
         run=run[:512],
@@ -139,16 +141,17 @@ def _hello(run: str, step: int) -> Hello:
         device="",
         trainer="log",
         step=max(0, step - 1),
-        series=tuple(Series(signal) for signal in SIGNALS),
+        series=series,
     )
 
 
 def _frame(row: Row, sequence: int, now: float) -> Frame:
     missing = sum(1 << bit for bit, value in enumerate(row.values) if value is None)
     values = struct.pack(f"<{len(row.values)}d", *(value or 0.0 for value in row.values))
-    return Frame(row.step, sequence, now, values, bytes([missing]) if missing else b"")
+    size = (missing.bit_length() + 7) // 8
+    return Frame(row.step, sequence, now, values, missing.to_bytes(size, "little"))
 
 
-def replay_log(path: Path, rules: Sequence[Rule]) -> Iterator[AlertChanged]:
+def replay_log(log: Log, rules: Sequence[Rule]) -> Iterator[AlertChanged]:
     """The alerts that begin to fire in a log. Raises `ReplayError` with file and line."""
-    return begins_to_fire(replay_messages(run_name(path), moments(path), rules, clock=False))
+    return begins_to_fire(replay_messages(log.run, moments(log), rules, clock=False))

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import gzip
 import json
-import math
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sentinel.engine.rulefile import load, resolve_pack
 from sentinel.errors import ReplayError
-from sentinel.replay.log import moments, replay_log, rows
-from sentinel.wire import Frame, Hello
+from sentinel.replay.log import FORMATS, moments, open_log, replay_log, run_name
+from sentinel.wire import Extension, Frame, Hello
+from tests.replay.reading import found, found_in
 
 
 def _log(path: Path, *lines: object) -> Path:
@@ -27,8 +29,8 @@ def _spiking(at: int, length: int = 120) -> list[dict[str, object]]:
 
 
 def test_a_log_gives_the_alerts_that_begin_to_fire(tmp_path: Path) -> None:
-    path = _log(tmp_path / "my.run.jsonl", *_spiking(100))
-    (alert,) = replay_log(path, load(resolve_pack("default")))
+    log = open_log(_log(tmp_path / "my.run.jsonl", *_spiking(100)))
+    (alert,) = replay_log(log, load(resolve_pack("default")))
     assert (alert.run, alert.rule, alert.step, alert.fired_step) == (
         "my.run",
         "LossSpike",
@@ -39,93 +41,191 @@ def test_a_log_gives_the_alerts_that_begin_to_fire(tmp_path: Path) -> None:
 
 def test_a_nan_in_a_log_is_told_and_no_proof_for_a_pause(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": 2.0}, *({"step": s, "loss": "NaN"} for s in range(2, 50))]
-    told = list(replay_log(_log(tmp_path / "a.jsonl", *lines), load(resolve_pack("default"))))
+    log = open_log(_log(tmp_path / "a.jsonl", *lines))
+    told = list(replay_log(log, load(resolve_pack("default"))))
     assert [(one.rule, one.step, one.actions) for one in told] == [("NonFiniteLoss", 2, ())]
 
 
-def test_numbers_words_and_gaps_are_read_as_they_are_meant(tmp_path: Path) -> None:
+def test_rows_become_frames_of_one_rank_and_new_series_are_announced(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(
-        '{"step": 0, "loss": 1, "grad_norm": "Infinity", "lr": null, "other": [1, "x"]}\n'
-        "\n"
-        '{"step": 7, "loss": NaN, "grad_norm": "-Infinity", "time": 12.5}\r\n'
-        '{"step": 7, "time": "yesterday"}\n'
-        '{"step": 3, "lr": 1e-4}'
+        '{"step": 5, "loss": 1, "lr": null}\n'
+        '{"step": 7, "loss": NaN, "grad_norm": "-Infinity", "time": 12.5}\n'
+        '{"step": 8, "grad_norm": 1.0, "time": "yesterday"}\n'
+        '{"step": 3, "loss": 1.0}'
     )
-    read = list(rows(path))
-    assert [row.step for row in read] == [0, 7, 7, 3]
-    assert read[0].values == (1.0, math.inf, None)
-    assert math.isnan(read[1].values[0] or 0.0)
-    assert read[1].values[1:] == (-math.inf, None)
-    assert read[2].values == (None, None, None)
-    first, *rest = moments(path)
-    assert isinstance(first.message, Hello)
-    assert [moment.now for moment in rest] == [0.0, 12.5, 13.5, 14.5]
-    frames = [moment.message for moment in rest]
-    assert all(isinstance(one, Frame) for one in frames)
-    assert [one.missing for one in frames if isinstance(one, Frame)] == [
-        b"\x04",
-        b"\x04",
-        b"\x07",
-        b"\x03",
+    moment = list(moments(open_log(path)))
+    messages = [one.message for one in moment]
+    assert [type(one) for one in messages] == [Hello, Frame, Extension, Frame, Frame, Frame]
+    assert [one.now for one in moment[1:]] == [0.0, 12.5, 12.5, 13.5, 14.5]
+    assert isinstance(messages[0], Hello)
+    assert messages[0].step == 4
+    frames = [one for one in messages if isinstance(one, Frame)]
+    assert [(one.step, one.sequence) for one in frames] == [(5, 0), (7, 1), (8, 2), (3, 3)]
+    assert [(len(one.values), one.missing) for one in frames] == [
+        (8, b""),
+        (16, b""),
+        (16, b"\x01"),
+        (16, b"\x02"),
     ]
 
 
 def test_a_step_takes_a_second_where_no_time_is_told(tmp_path: Path) -> None:
-    path = _log(tmp_path / "a.jsonl", {"step": 100}, {"step": 150}, {"step": 120}, {"step": 121})
-    assert [moment.now for moment in moments(path)][1:] == [0.0, 50.0, 51.0, 52.0]
+    steps = [{"step": step, "loss": 1.0} for step in (100, 150, 120, 121)]
+    path = _log(tmp_path / "a.jsonl", *steps)
+    assert [one.now for one in moments(open_log(path))][1:] == [0.0, 50.0, 51.0, 52.0]
 
 
 @pytest.mark.parametrize(
-    ("data", "line", "reason"),
+    ("name", "run"),
     [
-        (b"", None, "empty: expected JSON lines"),
-        (b"\n \n", None, "empty: expected JSON lines"),
-        (b'{"step": 1}\n{"step": 2', 2, "not JSON"),
-        (b"loss 3.5\n", 1, "not JSON"),
-        (b'{"step": 1}\n\n[1]\n', 3, "expected an object"),
-        (b'{"loss": 1}\n', 1, "the row has no step"),
-        (b'{"step": null}\n', 1, "the row has no step"),
-        (b'{"step": 1.0}\n', 1, "step 1.0 is not a whole number"),
-        (b'{"step": "1"}\n', 1, 'step "1" is not a whole number'),
-        (b'{"step": true}\n', 1, "step true is not a whole number"),
-        (b'{"step": -1}\n', 1, "step -1 is not a whole number"),
-        (b'{"step": 9007199254740993}\n', 1, "is not a whole number"),
-        (b'{"step": 1, "loss": "nan"}\n', 1, 'loss "nan" is not a number'),
-        (b'{"step": 1, "lr": true}\n', 1, "lr true is not a number"),
-        (b'{"step": 1, "grad_norm": [1]}\n', 1, "grad_norm [1] is not a number"),
-        (b'{"step": 1, "loss": 1' + b"0" * 400 + b"}\n", 1, "is too large"),
-        (b'{"step": 1' + b"0" * 5000 + b"}\n", 1, "not JSON"),
-        (b"\x7fELF\x02\x01\0\0\0", 1, "a binary file, not a log"),
-        (b"\x80\x81\n", 1, "not JSON"),
-        (b"[" * 100_000, 1, "not JSON"),
-        (b'{"step": 1, "x": "' + b"a" * (1 << 20) + b'"}', 1, "a line of more than"),
+        ("a.jsonl", "a"),
+        ("my.run.csv", "my.run"),
+        ("a.csv.gz", "a"),
+        ("run", "run"),
+        (".hidden", ".hidden"),
+        ("-", "stdin"),
     ],
 )
-def test_what_is_no_log_gets_a_clear_error(
-    tmp_path: Path, data: bytes, line: int | None, reason: str
-) -> None:
+def test_a_run_is_called_after_its_file(name: str, run: str) -> None:
+    assert run_name(Path(name)) == run
+
+
+def test_a_file_name_that_is_no_text_still_names_a_run() -> None:
+    run_name(Path(os.fsdecode(b"caf\xe9.csv"))).encode()
+
+
+SAMPLES = {
+    "jsonl": '{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.25}\n',
+    "json": '[\n  {"step": 1, "loss": 2.5},\n  {"step": 2, "loss": 2.25}\n]',
+    "csv": "step,loss\n1,2.5\n2,2.25\n",
+    "text": "hello\nstep 1: loss 2.5\nstep 2: loss 2.25\n",
+}
+
+
+@pytest.mark.parametrize("format", SAMPLES)
+def test_what_was_packed_is_unpacked_whatever_its_name(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(gzip.compress(SAMPLES[format].encode()))
+    read = found_in(path)
+    assert (read.format, read.rows) == (format, [(1, {"loss": 2.5}), (2, {"loss": 2.25})])
+
+
+def test_a_packed_file_that_ends_early_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    lines = "".join(f'{{"step": {step}, "loss": {step % 7}.5}}\n' for step in range(5000))
+    read = found(tmp_path / "a", gzip.compress(lines.encode())[:-500])
+    assert read.rows[0] == (0, {"loss": 0.5})
+    assert read.notes[0] == f"{tmp_path}/a: the packed file ends early: what was there was read"
+
+
+def test_damage_in_a_packed_file_is_an_error(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(SAMPLES["csv"].encode() * 100))
+    data[-6] ^= 0xFF
+    with pytest.raises(ReplayError, match=r"/a: damaged gzip data: CRC"):
+        found(tmp_path / "a", bytes(data))
+
+
+@pytest.mark.parametrize("format", SAMPLES)
+def test_the_format_can_be_named(tmp_path: Path, format: str) -> None:
+    assert found(tmp_path / "a", SAMPLES[format], format=format).format == format
+
+
+def test_a_format_that_is_not_known_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ReplayError, match="no such format: 'cvs', did you mean 'csv'"):
+        open_log(tmp_path / "a", format="cvs")
+
+
+def _through_pipe(tmp_path: Path, write: Callable[[int], None]) -> Path:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def writer() -> None:
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            write(descriptor)
+        except BrokenPipeError:
+            pass
+        finally:
+            os.close(descriptor)
+
+    threading.Thread(target=writer, daemon=True).start()
+    return path
+
+
+@pytest.mark.parametrize("format", SAMPLES)
+def test_a_pipe_is_read_as_a_file_is(tmp_path: Path, format: str) -> None:
+    def write(descriptor: int) -> None:
+        for byte in SAMPLES[format].encode():
+            os.write(descriptor, bytes([byte]))
+
+    read = found_in(_through_pipe(tmp_path, write))
+    assert (read.format, read.rows) == (format, [(1, {"loss": 2.5}), (2, {"loss": 2.25})])
+
+
+def test_rows_of_a_pipe_come_before_it_ends(tmp_path: Path) -> None:
+    seen = threading.Event()
+
+    def write(descriptor: int) -> None:
+        for step in range(3):
+            os.write(descriptor, b'{"step": %d, "loss": 2.5}\n' % step)
+        assert seen.wait(60)
+        os.write(descriptor, b'{"step": 3, "loss": 2.5}\n')
+
+    log = open_log(_through_pipe(tmp_path, write))
+    rows = iter(log)
+    assert [next(rows).step, next(rows).step] == [0, 1]
+    assert log.progress() is None
+    seen.set()
+    assert [row.step for row in rows] == [2, 3]
+
+
+def test_progress_is_the_share_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("step,loss\n" + "".join(f"{step},2.5\n" for step in range(100_000)))
+    log = open_log(path)
+    shares = [log.progress() or 0.0 for _ in log]
+    assert shares == sorted(shares)
+    assert 0.0 < shares[0] < 0.5 < shares[75_000]
+    assert log.progress() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty: expected a log"),
+        (b"\n \n\n", "empty: expected a log"),
+        (b"\xef\xbb\xbf", "empty: expected a log"),
+        (b"\x7fELF\x02\x01\0\0\0\x01", "a binary file, not a log"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1", "a binary file, not a log"),
+        (bytes(5000) + b"x", "a binary file, not a log"),
+        (bytes(5000), "no values of a known name"),
+        (b"\x80\x81\n", "no values of a known name"),
+        (b"hello\nworld\n", "no values of a known name"),
+        (b"1,2.5\n2,2.25\n", "no values of a known name"),
+        (b"\x1f\x8b", "empty: expected a log"),
+    ],
+)
+def test_what_is_no_log_gets_a_clear_error(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_bytes(data)
     with pytest.raises(ReplayError) as raised:
-        list(replay_log(path, []))
-    place = f"{path}:{line}: " if line else f"{path}: "
-    assert str(raised.value).startswith(place)
+        found(path, data)
+    assert str(raised.value).startswith(f"{path}: ")
     assert reason in str(raised.value)
 
 
 def test_a_file_that_cannot_be_read_is_a_replay_error(tmp_path: Path) -> None:
-    with pytest.raises(ReplayError, match="cannot be read: No such file"):
-        list(replay_log(tmp_path / "none.jsonl", []))
-    with pytest.raises(ReplayError, match="cannot be read: Is a directory"):
-        list(replay_log(tmp_path, []))
+    with pytest.raises(ReplayError, match=r"none\.jsonl: cannot be read: No such file"):
+        open_log(tmp_path / "none.jsonl")
+    with pytest.raises(ReplayError, match="cannot be read"):
+        open_log(Path("/proc/self/mem"), format="csv")
 
 
-@given(st.binary(max_size=200))
-def test_no_bytes_make_reading_fail_otherwise(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.jsonl"
-    path.write_bytes(data)
-    with pytest.raises(ReplayError):
-        list(rows(path))
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_an_empty_file_is_an_error_in_every_format(tmp_path: Path, format: str) -> None:
+    with pytest.raises(ReplayError, match="/a"):
+        found(tmp_path / "a", b"", format=format)
+
+
+def test_tensorboard_by_name_on_what_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ReplayError, match="record 1: damaged"):
+        found(tmp_path / "a", SAMPLES["csv"] * 3, format="tensorboard")

@@ -1,0 +1,75 @@
+"""The lines of Megatron-LM and of what grew from it (Megatron-DeepSpeed, GPT-NeoX).
+
+What `training_log` prints: ` iteration 100/ 5000 | consumed samples: 1600 | ... | lm loss:
+6.1E+00 | loss scale: 1.0 | grad norm: 1.2 | number of skipped iterations: 0 | number of nan
+iterations: 0 |`. Losses are means over the iterations since the line before that were not skipped,
+and one that is not above zero, or not a number, is left out of the line.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sentinel.replay.names import plain
+
+_ITERATION = re.compile(r"(?<!\w)iteration\s+(\d+)\s*/\s*\d+\s*(?:\||$)")
+_VALIDATION = re.compile(r"(?<!\w)validation loss at iteration (\d+)\b(?!.*test set)")
+_SKIPPED, _NAN = "numberofskippediterations", "numberofnaniterations"
+_TOTAL = ("lmloss", "loss", "maskedlmloss", "reducedtrainloss", "lmlossvalue")
+
+
+class Lines:
+    """Knows these lines, and what the loss was called in the last one."""
+
+    def __init__(self) -> None:
+        self._loss = "lm loss"
+
+    def cells(self, line: str) -> dict[str, object] | None:
+        """What a line of Megatron-LM says, or None."""
+        if "iteration" not in line:
+            return None
+        if found := _ITERATION.search(line):
+            return self._training(line, int(found[1]))
+        if found := _VALIDATION.search(line):
+            values = _values(line[found.end() :])
+            loss = next((values[name] for name in values if plain(name) in _TOTAL), None)
+            return {"step": int(found[1]), "val_loss": loss}
+        return None
+
+    def _training(self, line: str, iteration: int) -> dict[str, object]:
+        values = _values(line)
+        cells: dict[str, object] = {"step": iteration}
+        skipped = nans = None
+        for name, value in values.items():
+            known = plain(name)
+            if known == _SKIPPED:
+                skipped = value
+            elif known == _NAN:
+                nans = value
+            else:
+                cells[name] = value
+                if known in _TOTAL:
+                    self._loss = name
+        if nans:  # it names no value; the mean that it prints has none of these iterations
+            cells[self._loss] = float("nan")
+        if skipped is not None:
+            cells[self._who_skipped(cells)] = float(skipped > 0)
+        return cells
+
+    def _who_skipped(self, cells: dict[str, object]) -> str:
+        """A loss scaler that is at work skips what overflows; without one nobody should."""
+        scale = cells.get("loss scale")
+        return "skipped" if scale is None or scale == 1.0 else "overflow"
+
+
+def _values(line: str) -> dict[str, float]:
+    """The numbers of a line, by name; what another rank has printed into it is passed over."""
+    values: dict[str, float] = {}
+    for part in line.split("|"):
+        name, colon, value = part.rpartition(":")
+        if colon:
+            try:
+                values[name.strip()] = float(value)
+            except ValueError:
+                continue
+    return values
