@@ -49,6 +49,22 @@ class Change:
     score: float = math.nan
 
 
+class Observer(Protocol):
+    """Somebody who looks on while rules are judged, to explain them."""
+
+    def framed(self, key: Key, step: int) -> None:
+        """The rules of frames have been judged by this frame of a rank."""
+
+    def stepped(self, source: Source, axes: Axes, step: int, now: float) -> None:
+        """The rules of steps have been judged."""
+
+    def ticked(self, source: Source, axes: Axes, step: int, now: float) -> None:
+        """The rules of the clock have been judged."""
+
+    def went_back(self) -> None:
+        """Windows and scores have been begun anew."""
+
+
 class _Step(NamedTuple):
     """A step that is judged."""
 
@@ -189,6 +205,7 @@ class Judging:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.errors: dict[str, int] = {}
+        self.observer: Observer | None = None
         self.alerts: Mapping[str, Alerts] = _by_time({rule.name: Alerts(rule) for rule in rules})
         """The alerts of every rule, by its name."""
         of_frames, self._of_steps, of_pulses = (
@@ -272,7 +289,10 @@ class Judging:
         A `partial` frame, of a step that is not over, can make alerts fire that wait for nothing.
         It resolves none, and is no step of those that count steps.
         """
-        return self._rows(self._frames_awake, row, key, step, now, partial=partial)
+        changes = self._rows(self._frames_awake, row, key, step, now, partial=partial)
+        if self.observer is not None:
+            self.observer.framed(key, step)
+        return changes
 
     def alarm(self, row: scalar.Row, key: Key, step: int, now: float) -> list[Change]:
         """Judge these signals of a rank before its frame has come, by rules that ask for no others.
@@ -330,6 +350,8 @@ class Judging:
             self._keep_up(source)
         self._numbers.learn()
         self._arrays.learn(source)
+        if self.observer is not None:
+            self.observer.stepped(source, axes, step, now)
         return changes
 
     def _keep_up(self, source: Source) -> None:
@@ -345,6 +367,8 @@ class Judging:
         changes: list[Change] = []
         with np.errstate(all="ignore"):
             self._judge(self._pulse_rules, _Step({}, source, axes, step, now), changes)
+        if self.observer is not None:
+            self.observer.ticked(source, axes, step, now)
         return changes
 
     def _judge(self, rules: Iterable[_StepRule], moment: _Step, changes: list[Change]) -> None:
@@ -381,6 +405,8 @@ class Judging:
         self._warm_up()
         for alerts in self._of_steps:
             alerts.interrupt()
+        if self.observer is not None:
+            self.observer.went_back()
 
     def adopt(self, name: str, key: Key, alert: Alert) -> None:
         """Go on with an alert that an earlier daemon saw fire."""

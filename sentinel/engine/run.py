@@ -17,11 +17,11 @@ from sentinel.engine.clean import verdict
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
-from sentinel.engine.judging import Change, Judging
+from sentinel.engine.judging import Change, Judging, Observer
 from sentinel.engine.layout import Columns, Layout
 from sentinel.engine.recency import Recency
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
-from sentinel.engine.rule import Alert, Key, Rule
+from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.step import JudgedStep, OpenStep
 from sentinel.engine.survey import survey
 from sentinel.engine.transition import AlertChanged, Cause, Severity, Transition
@@ -123,6 +123,11 @@ class RunEngine:
     def coverage(self) -> RunCoverage:
         """What can be seen of the run, and which rules are blind. Some 10 us a rank."""
         return survey(self.run, self.step, self._roster, self._judging)
+
+    def watch(self, observer: Observer) -> Mapping[str, Alerts]:
+        """Let somebody look on while rules are judged. Returns the alerts of each rule."""
+        self._judging.observer = observer
+        return self._judging.alerts
 
     def refusal(self, hello: Hello) -> str | None:
         """Why this Hello cannot be taken, or None: ask before answering it.

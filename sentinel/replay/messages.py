@@ -35,20 +35,7 @@ def replay_messages(
     second; without, rules of silence and loss are never judged, as befits a log without
     heartbeats.
     """
-    yield from replay_into(RunEngine(run, rules), moments, clock=clock)
-
-
-def replay_into(
-    engine: RunEngine,
-    moments: Iterable[tuple[float, int, FromRank | None]],
-    *,
-    clock: bool = True,
-    until: float | None = None,
-) -> Iterator[Transition]:
-    """As `replay_messages`, with an engine that somebody else looks into.
-
-    The clock goes on after the last message, up to `until`.
-    """
+    engine = RunEngine(run, rules)
     ticked: float | None = None
     for now, rank, message in moments:
         for tick in _ticks(ticked, now) if clock and ticked is not None else ():
@@ -59,8 +46,6 @@ def replay_into(
             yield from engine.disconnected(rank, now)
         else:
             yield from engine.feed(rank, message, now)
-    for tick in _ticks(ticked, until) if ticked is not None and until is not None else ():
-        yield from engine.tick(tick)
 
 
 def _ticks(last: float, now: float) -> Iterator[float]:

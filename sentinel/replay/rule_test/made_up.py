@@ -1,4 +1,4 @@
-"""The run that a test of rules makes up, as what its ranks would have said."""
+"""The run that a test of rules makes up: what its ranks would have said, and the clock."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
+from typing import NamedTuple
 
-from sentinel.replay.messages import Moment
 from sentinel.replay.rule_test.case import Case, End
 from sentinel.replay.rule_test.notation import Value
 from sentinel.signals import CATALOG, Reduction
-from sentinel.wire import VERSION, Checkpoint, Frame, Goodbye, Heartbeat, Hello, Series
+from sentinel.wire import VERSION, Checkpoint, Frame, FromRank, Goodbye, Heartbeat, Hello, Series
 
 RUN = "test"
 HEARTBEAT = 2000  # ms, as the daemon asks for by default
+TICK = 1000  # ms, as the daemon does
 _GROUP = "world"
+
+
+class Said(NamedTuple):
+    """What a rank says, in seconds; None: its connection ends."""
+
+    now: float
+    rank: int
+    message: FromRank | None
+
+
+class Tick(NamedTuple):
+    """Time has passed."""
+
+    now: float
 
 
 @dataclass
@@ -66,44 +81,47 @@ class _Rank:
         entered = self.done + (not is_stuck)
         return Heartbeat(self.done, "forward", now, collectives={_GROUP: (entered, self.done)})
 
-    def farewell(self, now: float) -> Iterator[Moment]:
+    def farewell(self, now: float) -> Iterator[Said]:
         """What is heard of its end."""
         if self.end is None or self.end.how in ("stuck", "silent"):
             return
         if self.end.how == "failed":
-            yield Moment(now, self.rank, Goodbye("exception", "an error of this test"))
+            yield Said(now, self.rank, Goodbye("exception", "an error of this test"))
         elif self.end.how == "finished":
-            yield Moment(now, self.rank, Goodbye("finished"))
-        yield Moment(now, self.rank, None)
+            yield Said(now, self.rank, Goodbye("finished"))
+        yield Said(now, self.rank, None)
 
 
-def moments(case: Case) -> Iterator[Moment]:
-    """All that the ranks say, in the order of time.
+def happenings(case: Case) -> Iterator[Said | Tick]:
+    """All that happens, in the order of time.
 
     Step n is over at n times the interval, for all ranks at once.
     """
     ranks = [_rank(case, rank) for rank in range(case.ranks)]
     for one in ranks:
-        yield Moment(0.0, one.rank, one.hello(case.ranks))
+        yield Said(0.0, one.rank, one.hello(case.ranks))
         if not one.steps:
             yield from one.farewell(0.0)
-    steps = ((step * case.interval, 0, step) for step in range(1, case.steps + 1))
-    beats = ((time, 1, 0) for time in range(HEARTBEAT, case.length + 1, HEARTBEAT))
-    for time, _, step in merge(steps, beats):
+    ticks = ((time, 0, 0) for time in range(TICK, case.length + 1, TICK))
+    steps = ((step * case.interval, 1, step) for step in range(1, case.steps + 1))
+    beats = ((time, 2, 0) for time in range(HEARTBEAT, case.length + 1, HEARTBEAT))
+    for time, kind, step in merge(ticks, steps, beats):
         now = time / 1000
+        if not kind:
+            yield Tick(now)
+            continue
         for one in ranks:
-            if not step:
-                if not one.is_gone:
-                    yield Moment(now, one.rank, one.heartbeat(now))
-            elif step <= one.steps:
+            if not step and not one.is_gone:
+                yield Said(now, one.rank, one.heartbeat(now))
+            elif 0 < step <= one.steps:
                 yield from _step(one, case, step, now)
 
 
-def _step(one: _Rank, case: Case, step: int, now: float) -> Iterator[Moment]:
+def _step(one: _Rank, case: Case, step: int, now: float) -> Iterator[Said]:
     one.done = step
-    yield Moment(now, one.rank, one.frame(step, now))
+    yield Said(now, one.rank, one.frame(step, now))
     if case.saving and step % case.saving.every == 0:
-        yield Moment(now, one.rank, _saved(case.saving.every, case.saving.keep, step))
+        yield Said(now, one.rank, _saved(case.saving.every, case.saving.keep, step))
     if step == one.steps:
         yield from one.farewell(now)
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from sentinel.duration import in_words
 from sentinel.engine.run import RunEngine
-from sentinel.engine.transition import AlertChanged
-from sentinel.replay.messages import replay_into
+from sentinel.engine.transition import AlertChanged, Transition
 from sentinel.replay.rule_test.case import AtMoment, Case, ExpectedAlert, Steps, Throughout
-from sentinel.replay.rule_test.made_up import RUN, moments
+from sentinel.replay.rule_test.made_up import RUN, Tick, happenings
 
 _SHOWN = 8  # elements of a list
 
@@ -74,7 +73,7 @@ def _play(case: Case) -> tuple[list[_Firing], list[str]]:
     engine = RunEngine(RUN, case.rules)
     live: dict[tuple[str, tuple[str, ...]], AlertChanged] = {}
     over: list[_Firing] = []
-    for told in replay_into(engine, moments(case), until=case.length / 1000):
+    for told in _told(engine, case):
         if not isinstance(told, AlertChanged):
             continue
         key = (told.rule, tuple(told.labels.values()))
@@ -84,6 +83,16 @@ def _play(case: Case) -> tuple[list[_Firing], list[str]]:
             over.append(_Firing(began, _milliseconds(began.at), _milliseconds(told.at)))
     over += [_Firing(one, _milliseconds(one.at), math.inf) for one in live.values()]
     return sorted(over, key=lambda one: one.begin), list(engine.rule_errors)
+
+
+def _told(engine: RunEngine, case: Case) -> Iterator[Transition]:
+    for what in happenings(case):
+        if isinstance(what, Tick):
+            yield from engine.tick(what.now)
+        elif what.message is None:
+            yield from engine.disconnected(what.rank, what.now)
+        else:
+            yield from engine.feed(what.rank, what.message, what.now)
 
 
 def _milliseconds(seconds: float) -> int:
