@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 import msgspec
 
-from sentinel import wire
 from sentinel.cli.options import json_option, rules_option
 from sentinel.engine import rulefile
 from sentinel.engine.rule import Rule
 from sentinel.engine.transition import AlertChanged
 from sentinel.errors import ReplayError
 from sentinel.replay.log import open_log, replay_log
-from sentinel.replay.messages import Moment, begins_to_fire, replay_messages
+from sentinel.replay.messages import begins_to_fire, replay_messages
+from sentinel.replay.recorded import moments
 from sentinel.store.recording import Recording
 from sentinel.store.shapes import number_json
 
@@ -52,18 +52,9 @@ def _replay(file: Path, rules: Sequence[Rule]) -> Iterator[AlertChanged]:
         if not (runs := recording.runs()):
             raise ReplayError(f"{file}: no run was recorded here")
         for run in runs:
-            moments = _moments(recording, run)
-            yield from begins_to_fire(replay_messages(run, moments, rules))
+            yield from begins_to_fire(replay_messages(run, moments(recording, run), rules))
     finally:
         recording.close()
-
-
-def _moments(recording: Recording, run: str) -> Iterator[Moment]:
-    """What the ranks of a recorded run said that the engine hears of."""
-    for now, rank, body in recording.messages(run):
-        message = None if body is None else wire.decode_from_rank(body)
-        if not isinstance(message, (wire.Standing, wire.Report, wire.Unknown)):
-            yield Moment(now, rank, message)
 
 
 def _as_json(alert: AlertChanged) -> str:

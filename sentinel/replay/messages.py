@@ -22,6 +22,36 @@ class Moment(NamedTuple):
     message: FromRank | None
 
 
+class Replay:
+    """One run that happens once more, under these rules. `engine` says how it stands.
+
+    With `clock` the engine is told of the passing of time as the daemon tells it, about once a
+    second; without, rules of silence and loss are never judged, as befits a log without
+    heartbeats.
+    """
+
+    def __init__(self, run: str, rules: Sequence[Rule], *, clock: bool = True) -> None:
+        self.engine = RunEngine(run, rules)
+        self._clock = clock
+        self._ticked: float | None = None
+
+    def take(self, moment: tuple[float, int, FromRank | None]) -> list[Transition]:
+        """What the engine makes of this."""
+        now, rank, message = moment
+        told = self._tick(now) if self._clock else []
+        if message is None:
+            return told + self.engine.disconnected(rank, now)
+        return told + self.engine.feed(rank, message, now)
+
+    def _tick(self, now: float) -> list[Transition]:
+        told: list[Transition] = []
+        for tick in [] if self._ticked is None else _ticks(self._ticked, now):
+            told += self.engine.tick(tick)
+            self._ticked = tick
+        self._ticked = now if self._ticked is None else self._ticked
+        return told
+
+
 def replay_messages(
     run: str,
     moments: Iterable[tuple[float, int, FromRank | None]],
@@ -29,23 +59,10 @@ def replay_messages(
     *,
     clock: bool = True,
 ) -> Iterator[Transition]:
-    """What the engine makes of a recorded run, in its order.
-
-    With `clock` the engine is told of the passing of time as the daemon tells it, about once a
-    second; without, rules of silence and loss are never judged, as befits a log without
-    heartbeats.
-    """
-    engine = RunEngine(run, rules)
-    ticked: float | None = None
-    for now, rank, message in moments:
-        for tick in _ticks(ticked, now) if clock and ticked is not None else ():
-            yield from engine.tick(tick)
-            ticked = tick
-        ticked = now if ticked is None else ticked
-        if message is None:
-            yield from engine.disconnected(rank, now)
-        else:
-            yield from engine.feed(rank, message, now)
+    """What the engine makes of what happened to a run, in its order. See `Replay`."""
+    replay = Replay(run, rules, clock=clock)
+    for moment in moments:
+        yield from replay.take(moment)
 
 
 def _ticks(last: float, now: float) -> Iterator[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sentinel.cli.rules import check, run_tests
+from sentinel.cli.rules import check, explain, listing, run_tests
 
 
 @click.group("rules")
@@ -14,3 +14,5 @@ def command() -> None:
 
 command.add_command(check.command)
 command.add_command(run_tests.command)
+command.add_command(listing.command)
+command.add_command(explain.command)

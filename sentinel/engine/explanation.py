@@ -1,0 +1,268 @@
+"""Why a rule fired at a step, or did not: every part of its expression, and what it was.
+
+A rule's parts are evaluated over all labels. An explanation shows some *elements* of the whole
+expression, which are the same in all parts: those that hold, those that an alert follows, and then
+the worst of the others. A part that lacks a label has the same value for all that differ in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sentinel.engine.expression import (
+    WARM,
+    Both,
+    Comparison,
+    Condition,
+    Either,
+    Node,
+    Reading,
+    Score,
+    SecondsSince,
+    Statistic,
+    Window,
+    axes_of,
+    children,
+    readings,
+    walk,
+)
+from sentinel.engine.operators import Graph, Source, Truths, Values
+from sentinel.engine.rule import Alert, Key, Rule, Span
+from sentinel.engine.step import Axis
+from sentinel.engine.unparse import unparse
+
+MOST = 5  # elements that are shown
+
+Axes = Mapping[str, Axis]
+Found = Mapping[Node, Values | Truths]
+State = Literal["inactive", "pending", "firing"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the expression, and what it was for each element that is shown.
+
+    Numbers are floats, conditions are true or false, and None is missing. Of a window it is how
+    many values it held. `why` says why what is missing is, where that begins in this part.
+    """
+
+    text: str
+    values: tuple[float | bool | None, ...]
+    why: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class AlertState:
+    """How the alert of one element stood after the step; `detail` tells more in words."""
+
+    labels: Mapping[str, str]
+    state: State
+    detail: str
+    acknowledged: bool = False
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A rule at one step. `whole` is the tree of its expression.
+
+    There are `count` elements, of which `holding` are true and `missing` could not be judged.
+    `alerts` are those of the elements that are shown, in their order.
+    """
+
+    step: int
+    now: float
+    count: int
+    holding: int
+    missing: int
+    alerts: tuple[AlertState, ...]
+    whole: Part
+
+
+def evaluate(rule: Rule, graph: Graph, source: Source) -> Found:
+    """What each part of the rule is, before the step is learned from."""
+    found: dict[Node, Values | Truths] = {}
+    with np.errstate(all="ignore"):
+        for node in (*_parts(rule.expression.root), rule.expression.score):
+            if isinstance(node, Window):
+                found[node] = graph.number(Statistic("count", node))(source)
+            elif isinstance(node, Condition):
+                found[node] = graph.condition(node)(source)
+            else:
+                found[node] = graph.number(node)(source)
+    return found
+
+
+def explain(
+    rule: Rule,
+    found: Found,
+    axes: Axes,
+    alerts: Mapping[Key, Alert],
+    step: int,
+    now: float,
+    *,
+    labels: Mapping[str, str],
+) -> Explanation:
+    """What `evaluate` has found, in words. `labels` narrow down what is shown."""
+    viewer = _Viewer(rule, found, axes)
+    keys = [key for key in viewer.keys(alerts) if viewer.has(key, labels)][:MOST]
+    whole, tree = found[rule.expression.root], viewer.part(rule.expression.root, keys)
+    assert isinstance(whole, Truths)
+    return Explanation(
+        step=step,
+        now=now,
+        count=int(whole.true.size),
+        holding=int(whole.true.sum()),
+        missing=int(whole.missing.sum()),
+        alerts=tuple(
+            _alert(rule, key, alerts.get(key), holds, step, now)
+            for key, holds in zip(keys, tree.values, strict=True)
+        ),
+        whole=tree,
+    )
+
+
+class _Viewer:
+    """Looks up elements of parts by the labels of the whole expression."""
+
+    def __init__(self, rule: Rule, found: Found, axes: Axes) -> None:
+        self._rule = rule
+        self._found = found
+        self._axes = axes
+        self._names = rule.expression.axes
+
+    def has(self, key: Key, labels: Mapping[str, str]) -> bool:
+        own = dict(zip(self._names, key, strict=True))
+        return all(own.get(name) == value for name, value in labels.items())
+
+    def keys(self, alerts: Mapping[Key, Alert]) -> list[Key]:
+        """All elements: those that hold, those that are followed, then by how bad they are."""
+        whole = self._found[self._rule.expression.root]
+        assert isinstance(whole, Truths)
+        registered = [self._axes[name].labels for name in self._names if name in self._axes]
+        indices = np.ndindex(whole.true.shape) if len(registered) == len(self._names) else ()
+        found = {
+            tuple(labels[at] for labels, at in zip(registered, index, strict=True)): index
+            for index in indices
+        }
+        followed = dict.fromkeys(key for key in alerts if key not in found)
+        known = sorted(found, key=lambda key: self._rank(key, found[key], whole, alerts))
+        return [*known, *followed]
+
+    def _rank(
+        self, key: Key, index: tuple[int, ...], whole: Truths, alerts: Mapping[Key, Alert]
+    ) -> tuple[bool, bool, bool, float]:
+        """What comes first is the least of these."""
+        score = self.value(self._rule.expression.score, key)
+        badness = 0.0 if score is None or np.isnan(score) else float(score)
+        return (
+            not whole.true[index],
+            key not in alerts,
+            bool(whole.missing[index]),
+            badness if _is_bad_when_low(self._rule) else -badness,
+        )
+
+    def value(self, node: Node, key: Key) -> float | bool | None:
+        """A part's value for an element of the whole expression; None: missing."""
+        values, missing = self._found[node]
+        labels = dict(zip(self._names, key, strict=True))
+        index = []
+        for axis, size in zip(axes_of(node), values.shape, strict=True):
+            at = self._axes[axis].find(labels[axis]) if axis in self._axes else None
+            if at is None or at >= size:
+                return None
+            index.append(at)
+        where = tuple(index)
+        if np.broadcast_to(missing, values.shape)[where]:
+            return None
+        value = values[where]
+        return bool(value) if isinstance(self._found[node], Truths) else float(value)
+
+    def part(self, node: Node, keys: Sequence[Key]) -> Part:
+        shown = [self.value(node, key) for key in keys]
+        return Part(
+            text=unparse(node),
+            values=tuple(shown),
+            why=tuple(dict.fromkeys(self._reasons(node, keys, shown))),
+            parts=tuple(self.part(child, keys) for child in _below(node)),
+        )
+
+    def _reasons(
+        self, node: Node, keys: Sequence[Key], shown: Sequence[float | bool | None]
+    ) -> Iterator[str]:
+        """Why elements are missing whose parts below are not."""
+        for key, value in zip(keys, shown, strict=True):
+            if value is not None or isinstance(node, Window):
+                continue
+            if isinstance(node, Reading):
+                yield f"{unparse(node)} was not measured{self._of(node, key)}"
+            elif isinstance(node, Statistic):
+                held = self.value(node.window, key) or 0
+                yield (
+                    f"{unparse(node)}: its window holds {held:.0f} values{self._of(node, key)} "
+                    f"and needs {min(WARM, node.window.length)}"
+                )
+            elif all(self.value(child, key) is not None for child in _below(node)):
+                told = "has not seen enough values yet" if isinstance(node, Score) else "is missing"
+                yield f"{unparse(node)} {told}{self._of(node, key)}"
+
+    def _of(self, node: Node, key: Key) -> str:
+        own = [(n, v) for n, v in zip(self._names, key, strict=True) if n in axes_of(node)]
+        return " for " + ", ".join(f"{name} {value}" for name, value in own) if own else ""
+
+
+def _parts(node: Node) -> Iterator[Node]:
+    yield node
+    for child in _below(node):
+        yield from _parts(child)
+
+
+def _below(node: Node) -> tuple[Node, ...]:
+    """The parts that are told of on lines of their own.
+
+    Constants are seen in the text of what they are in; all sides of `a and b and c` are equal; and
+    what the clock asks of a signal is not its value.
+    """
+    if isinstance(node, SecondsSince):
+        return ()
+    if isinstance(node, (Both, Either)):
+        left = _below(node.left) if type(node.left) is type(node) else (node.left,)
+        return (*left, node.right)
+    return tuple(child for child in children(node) if readings(child))
+
+
+def _is_bad_when_low(rule: Rule) -> bool:
+    """Whether the first comparison asks for what is small."""
+    for node in walk(rule.expression.root):
+        if isinstance(node, Comparison):
+            is_left = node.left == rule.expression.score
+            return node.operator.startswith("<") == is_left
+    return False
+
+
+def _alert(
+    rule: Rule, key: Key, alert: Alert | None, holds: float | bool | None, step: int, now: float
+) -> AlertState:
+    labels = dict(zip(rule.expression.axes, key, strict=True))
+    if alert is None:
+        why = "could not be judged" if holds is None else "holds" if holds else "does not hold"
+        return AlertState(labels, "inactive", f"its condition {why}")
+    if not alert.firing:
+        held = _progress(rule.holds, alert.trues, now - alert.since)
+        return AlertState(labels, "pending", f"its condition holds for {held}")
+    detail = "since this step" if alert.fired_step == step else f"since step {alert.fired_step}"
+    if alert.step != alert.fired_step:
+        detail += f", its condition since step {alert.step}"
+    if not alert.still_true:
+        gone = _progress(rule.keeps, alert.falses, now - alert.cleared)
+        detail += f", though its condition is gone for {gone} (keep_firing_for)"
+    return AlertState(labels, "firing", detail, alert.acknowledged)
+
+
+def _progress(span: Span, count: int, seconds: float) -> str:
+    done = count if span.unit == "steps" else seconds
+    return f"{done:.6g} of {span.amount:.6g} {span.unit}"
