@@ -85,7 +85,7 @@ def _call(node: Node) -> str:
     if isinstance(node, Forecast):
         return f"steps_until({unparse(node.window)}, {unparse(node.limit)})"
     if isinstance(node, Disagrees):
-        return f"disagrees({_named(node.of)}, {_number(node.tolerance)})"
+        return f"disagrees({_named(node.of)}, tolerance={_number(node.tolerance)})"
     if isinstance(node, RankOutlier):
         return f"rank_outlier({_named(node.of)})"
     if isinstance(node, SecondsSince):
@@ -100,7 +100,10 @@ def _reading(node: Reading) -> str:
 
 
 def _named(node: Reading) -> str:
-    return node.signal if node.label is None else f'{node.signal}["{node.label}"]'
+    if node.label is None:
+        return node.signal
+    quote = "'" if '"' in node.label else '"'
+    return f"{node.signal}[{quote}{node.label}{quote}]"
 
 
 def _parameters(node: Score) -> str:
