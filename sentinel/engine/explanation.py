@@ -19,6 +19,7 @@ from sentinel.engine.expression import (
     Comparison,
     Condition,
     Either,
+    Missing,
     Node,
     Reading,
     Score,
@@ -30,16 +31,18 @@ from sentinel.engine.expression import (
     readings,
     walk,
 )
-from sentinel.engine.operators import Graph, Source, Truths, Values
+from sentinel.engine.operators import Graph
 from sentinel.engine.rule import Alert, Key, Rule, Span
 from sentinel.engine.step import Axis
 from sentinel.engine.unparse import unparse
+from sentinel.engine.values import Source, Truths, Values
 
 MOST = 5  # elements that are shown
 
 Axes = Mapping[str, Axis]
 Found = Mapping[Node, Values | Truths]
 State = Literal["inactive", "pending", "firing"]
+Kind = Literal["number", "condition", "window"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Part:
     """
 
     text: str
+    kind: Kind
     values: tuple[float | bool | None, ...]
     why: tuple[str, ...]
     parts: tuple[Part, ...]
@@ -182,13 +186,16 @@ class _Viewer:
         value = values[where]
         return bool(value) if isinstance(self._found[node], Truths) else float(value)
 
-    def part(self, node: Node, keys: Sequence[Key]) -> Part:
+    def part(self, node: Node, keys: Sequence[Key], *, told: bool = True) -> Part:
+        """The tree below a node. What is only asked whether it is missing needs no reason."""
         shown = [self.value(node, key) for key in keys]
+        below = told and not isinstance(node, Missing)
         return Part(
             text=unparse(node),
+            kind=_kind(node),
             values=tuple(shown),
-            why=tuple(dict.fromkeys(self._reasons(node, keys, shown))),
-            parts=tuple(self.part(child, keys) for child in _below(node)),
+            why=tuple(dict.fromkeys(self._reasons(node, keys, shown))) if told else (),
+            parts=tuple(self.part(child, keys, told=below) for child in _below(node)),
         )
 
     def _reasons(
@@ -213,6 +220,12 @@ class _Viewer:
     def _of(self, node: Node, key: Key) -> str:
         own = [(n, v) for n, v in zip(self._names, key, strict=True) if n in axes_of(node)]
         return " for " + ", ".join(f"{name} {value}" for name, value in own) if own else ""
+
+
+def _kind(node: Node) -> Kind:
+    if isinstance(node, Window):
+        return "window"
+    return "condition" if isinstance(node, Condition) else "number"
 
 
 def _parts(node: Node) -> Iterator[Node]:

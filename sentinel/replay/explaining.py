@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from sentinel.engine.coverage import BlindSpot
 from sentinel.engine.explanation import Explanation, evaluate, explain
 from sentinel.engine.judging import Axes
-from sentinel.engine.operators import Graph, Source
+from sentinel.engine.operators import Graph
 from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.run import RunEngine
+from sentinel.engine.values import Source
 from sentinel.errors import ReplayError
 from sentinel.replay.messages import Moment, Replay
 

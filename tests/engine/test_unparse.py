@@ -3,7 +3,7 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentinel.engine import unparse as module
@@ -13,12 +13,15 @@ from sentinel.engine.expression import (
     Comparison,
     Condition,
     Constant,
+    Disagrees,
     Either,
+    Forecast,
     Missing,
     Negative,
     NonFinite,
     Not,
     Number,
+    RankOutlier,
     Reading,
     Score,
     Statistic,
@@ -30,7 +33,13 @@ from sentinel.engine.unparse import unparse
 from tests.engine.world import default_rules
 
 _SIGNALS = st.sampled_from(["loss", "grad_norm", "layer_grad_norm"])  # all of unit 1
-_readings = st.builds(Reading, _SIGNALS, st.booleans())
+_OWN = st.sampled_from(["h.3", 'a "quoted" one', "it's"])
+_readings = st.one_of(
+    st.builds(Reading, _SIGNALS, st.booleans()),
+    st.builds(Reading, st.just("layer_grad_norm"), st.booleans(), _OWN),
+)
+_of_ranks = st.builds(Reading, st.sampled_from(["loss", "grad_norm"]), st.just(True))
+_constants = st.builds(Constant, st.floats(-1e9, 1e9).filter(bool))
 _windows = st.builds(Window, st.one_of(_readings, st.builds(Negative, _readings)), st.just(40))
 
 
@@ -43,9 +52,12 @@ def _more(inner: st.SearchStrategy[Number]) -> st.SearchStrategy[Number]:
 
 _numbers: st.SearchStrategy[Number] = st.recursive(
     st.one_of(
-        st.builds(Constant, st.floats(-1e9, 1e9)),
+        _constants,
         _readings,
-        st.builds(Statistic, st.sampled_from(["median", "slope"]), _windows),
+        st.builds(Statistic, st.sampled_from(["median", "slope", "count"]), _windows),
+        st.builds(Statistic, st.just("quantile"), _windows, st.floats(0, 1)),
+        st.builds(Forecast, _windows, st.one_of(_constants, _readings)),
+        st.builds(RankOutlier, _of_ranks),
     ),
     _more,
     max_leaves=5,
@@ -55,6 +67,7 @@ _conditions: st.SearchStrategy[Condition] = st.recursive(
         st.builds(Comparison, st.sampled_from(["<", ">=", "!="]), _numbers, _numbers),
         st.builds(NonFinite, _numbers),
         st.builds(Missing, _numbers),
+        st.builds(Disagrees, _of_ranks, st.floats(0, 1)),
     ),
     lambda inner: st.one_of(
         st.builds(Not, inner), st.builds(Both, inner, inner), st.builds(Either, inner, inner)
@@ -63,6 +76,7 @@ _conditions: st.SearchStrategy[Condition] = st.recursive(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(_conditions.filter(lambda node: bool(readings(node))))
 def test_the_text_of_an_expression_means_the_same_expression(node: Condition) -> None:
     assert parse(unparse(node)).root == node
@@ -78,6 +92,10 @@ def test_the_text_of_an_expression_means_the_same_expression(node: Condition) ->
         "-(loss * 2) < 1e-30",
         "mean((loss - lr)[32]) > 1",
         "1 < loss < 3",
+        "seconds_since(loss) > 60",
+        "seconds_since(logged['val_loss']) > 3600",
+        "by_rank(silence) > 30 or by_rank(lost) > 0",
+        "disagrees(grad_norm)",
     ],
 )
 def test_what_a_person_writes_can_be_said_again(text: str) -> None:

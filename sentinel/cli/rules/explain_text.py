@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sentinel.engine.explanation import AlertState, Explanation, Part
+from sentinel.engine.explanation import AlertState, Explanation, Kind, Part
 from sentinel.engine.rule import Rule, Span
 from sentinel.replay.explaining import Explained
 from sentinel.store.shapes import number_json
@@ -85,7 +85,7 @@ def _line(text: str, wide: int, values: Sequence[str], widths: Sequence[int]) ->
 
 
 def _rows(part: Part, depth: int) -> Iterator[tuple[str, list[str]]]:
-    yield _shortened("  " * depth + part.text), [_value(value) for value in part.values]
+    yield _shortened("  " * depth + part.text), [_value(value, part.kind) for value in part.values]
     for below in part.parts:
         yield from _rows(below, depth + 1)
 
@@ -94,9 +94,11 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
 
 
-def _value(value: float | bool | None) -> str:
+def _value(value: float | bool | None, kind: Kind) -> str:
     if value is None:
         return "missing"
+    if kind == "window":
+        return f"{value:.0f} values"
     return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
 
 
@@ -106,7 +108,7 @@ def _label(alert: AlertState) -> str:
 
 def _reasons(part: Part) -> list[str]:
     found = [*part.why]
-    for below in () if part.text.startswith("missing(") else part.parts:
+    for below in part.parts:
         found += _reasons(below)
     return list(dict.fromkeys(found))
 
@@ -144,6 +146,7 @@ def as_json(found: Explained) -> dict[str, object]:
 def _part_json(part: Part) -> dict[str, object]:
     return {
         "text": part.text,
+        "kind": part.kind,
         "values": [
             value if value is None or isinstance(value, bool) else number_json(value)
             for value in part.values
