@@ -13,6 +13,7 @@ from sentinel.engine import rulefile
 from sentinel.engine.rule import Rule
 from sentinel.engine.transition import AlertChanged
 from sentinel.errors import ReplayError
+from sentinel.replay.event_file import event_files
 from sentinel.replay.log import open_log, replay_log
 from sentinel.replay.messages import begins_to_fire, replay_messages
 from sentinel.replay.recorded import moments
@@ -44,7 +45,7 @@ def command(files: tuple[Path, ...], rules: str, as_json: bool) -> None:
 
 def _replay(file: Path, rules: Sequence[Rule]) -> Iterator[AlertChanged]:
     """The alerts that begin to fire in a file. Raises `ReplayError`, `StateError`."""
-    if not file.is_dir():
+    if not file.is_dir() or event_files(file):
         yield from replay_log(open_log(file), rules)
         return
     recording = Recording.open(file, readonly=True)

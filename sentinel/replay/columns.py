@@ -74,6 +74,8 @@ class Columns:
         self._counts = False  # whether a row had no step
         self._epoch: int | None = None  # the last one
         self._use_epoch = True
+        self._last_epoch: object = None  # as it stands in the log
+        self._offset = 0  # added to steps that begin anew in each epoch
 
     def knows(self, names: Iterable[str]) -> bool:
         """Whether any of these columns would be read."""
@@ -103,8 +105,14 @@ class Columns:
             layout = self._lay_out(names)
         at = layout.step
         step = step_number(cells[at]) if at >= 0 else self._epoch_of(layout, cells)
+        if at >= 0 and layout.epoch >= 0 and step is not None:
+            step = self._over_epochs(step, cells[layout.epoch])
         time = None if layout.time < 0 else _time(cells[layout.time])
-        return self._add(step, tuple(values), time)
+        held = self._held
+        if held is None or step is None or step == held.step:
+            return self._join(held, step, tuple(values), time)
+        self._held = Row(step, tuple(values), time)
+        return held
 
     def end(self) -> Row | None:
         """The last row. Raises `RowError` where nothing was there to read."""
@@ -229,25 +237,38 @@ class Columns:
         self._epoch = whole
         return step_number(whole)
 
-    def _add(
-        self, step: int | None, values: tuple[float | None, ...], time: float | None
-    ) -> Row | None:
-        """Join the row with the one before it, or take its place."""
+    def _over_epochs(self, step: int, epoch: object) -> int:
+        """The step, counted on where it begins anew because a new epoch does: that is no rewind."""
+        before, self._last_epoch = self._last_epoch, epoch
         held = self._held
+        if held is not None and step + self._offset <= held.step:
+            old, new = number(before, "epoch"), number(epoch, "epoch")
+            if old is not None and new is not None and new - old >= 1:
+                if not self._offset:
+                    self.notes.append("steps begin anew in each epoch: they are counted on")
+                self._offset = held.step + 1 - step
+        return step + self._offset
+
+    def _join(
+        self,
+        held: Row | None,
+        step: int | None,
+        values: tuple[float | None, ...],
+        time: float | None,
+    ) -> Row | None:
+        """Join the row with the one before it if it may belong to its step; else take its place."""
         if step is None and not self._counts:
             self._counts = True
             self.notes.append("not every row has a step: those without are counted on")
         if held is None:
             self._held = Row(1 if step is None else step, values, time)
             return None
-        if step is None or step == held.step:
-            if not _overlap(held.values, values):
-                merged = _merge(held.values, values)
-                self._held = Row(held.step, merged, held.time if time is None else time)
-                return None
-            step = held.step + 1 if step is None else step
-        self._held = Row(step, values, time)
-        return held
+        if _overlap(held.values, values):
+            self._held = Row(held.step + 1 if step is None else step, values, time)
+            return held
+        merged = _merge(held.values, values)
+        self._held = Row(held.step, merged, held.time if time is None else time)
+        return None
 
 
 def _has_value(series: Series, cell: object, name: str) -> bool:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 
-_STEP = re.compile(r"\bstep=(\d+), skipped=(\d+), lr=\[([^],]*)")
-_PIPELINE = re.compile(r"\bsteps: (\d+) loss: (\S+) iter time \(s\): (\S+)(?: samples/sec: (\S+))?")
+_STEP = re.compile(r"\bstep=(\d{1,16}), skipped=(\d{1,16}), lr=\[([^],]*)")
+_PIPELINE = re.compile(
+    r"\bsteps: (\d{1,16}) loss: (\S+) iter time \(s\): (\S+)(?: samples/sec: (\S+))?"
+)
 _OVERFLOW = re.compile(r"OVERFLOW!|Overflow detected\. Skipping step|Grad overflow on iteration")
 _SCALE = re.compile(r"[Aa]ttempted loss scale: [\d.e+]+, (?:but hysteresis|reducing to ([\d.e+]+))")
 

@@ -12,8 +12,10 @@ import re
 
 from sentinel.replay.names import plain
 
-_ITERATION = re.compile(r"(?<!\w)iteration\s+(\d+)\s*/\s*\d+\s*(?:\||$)")
-_VALIDATION = re.compile(r"(?<!\w)validation loss at iteration (\d+)\b(?!.*test set)")
+_ITERATION = re.compile(
+    r"(?<!\w)iteration\s{1,16}(\d{1,16})\s{0,16}/\s{0,16}\d{1,16}\s{0,16}(?:\||$)"
+)
+_VALIDATION = re.compile(r"(?<!\w)validation loss at iteration (\d{1,16})\b")
 _SKIPPED, _NAN = "numberofskippediterations", "numberofnaniterations"
 _TOTAL = ("lmloss", "loss", "maskedlmloss", "reducedtrainloss", "lmlossvalue")
 
@@ -30,7 +32,7 @@ class Lines:
             return None
         if found := _ITERATION.search(line):
             return self._training(line, int(found[1]))
-        if found := _VALIDATION.search(line):
+        if (found := _VALIDATION.search(line)) and "test set" not in line:
             values = _values(line[found.end() :])
             loss = next((values[name] for name in values if plain(name) in _TOTAL), None)
             return {"step": int(found[1]), "val_loss": loss}

@@ -12,11 +12,13 @@ import re
 
 from sentinel.replay.names import EPOCH, STEP, TIME, Meaning, meaning
 
-_NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
+# Every repetition has a limit, so that no line takes longer than its length accounts for.
+_WORD = r"[A-Za-z_][A-Za-z0-9_./-]{0,63}"
+_NUMBER = r"[-+]?(?:\d[\d,]{0,31}(?:\.\d{0,31})?(?:e[-+]?\d{1,4})?|\.\d{1,31}|nan|inf(?:inity)?)"
 _PAIR = re.compile(
-    r"(?P<name>[A-Za-z_][A-Za-z0-9_./-]*(?: [A-Za-z_][A-Za-z0-9_./-]*){0,3})"
-    r"['\"]?\]?(?:\s*[:=]\s*|\s+)['\"]?"
-    rf"(?P<number>{_NUMBER})(?P<unit>ms|s)?(?![\w.]*[A-Za-z])",
+    rf"(?<![A-Za-z0-9_./-])(?P<name>{_WORD}(?: {_WORD}){{0,3}})"
+    r"['\"]?\]?(?:\s{0,8}[:=]\s{0,8}|\s{1,8})['\"]?"
+    rf"(?P<number>{_NUMBER})(?P<unit>ms|s)?(?!\w|\.\w)",
     re.IGNORECASE,
 )
 _HINT = re.compile(r"loss|norm", re.IGNORECASE)

@@ -54,8 +54,11 @@ class Source:
 
     def look(self, size: int) -> bytes:
         """The first bytes, as many as these if there are; they are read again afterwards."""
-        while len(self.head) < size and (more := self.take(size - len(self.head))):
-            self.head += more
+        parts, known = [self.head], len(self.head)
+        while known < size and (more := self.take(size - known)):
+            parts.append(more)
+            known += len(more)
+        self.head = b"".join(parts)
         return self.head
 
     def look_on(self) -> bool:

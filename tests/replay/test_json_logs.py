@@ -25,7 +25,12 @@ READ = [
 def test_trainer_state_gives_training_and_evaluation_rows(
     tmp_path: Path, indent: int | None
 ) -> None:
-    state = {"best_metric": None, "epoch": 0.2, "log_history": HISTORY, "stateful_callbacks": {}}
+    state: dict[str, object] = {
+        "best_metric": None,
+        "epoch": 0.2,
+        "log_history": HISTORY,
+        "stateful_callbacks": {},
+    }
     read = found(tmp_path / "trainer_state.json", json.dumps(state, indent=indent))
     assert (read.format, read.rows) == ("json", READ)
 
@@ -39,7 +44,9 @@ def test_an_array_of_rows_is_read_as_its_lines_would_be(tmp_path: Path, indent: 
 
 
 def test_a_nan_that_is_no_json_is_read_in_lines_and_documents(tmp_path: Path) -> None:
-    state = {"log_history": [{"step": 1, "loss": math.nan}, {"step": 2, "loss": -math.inf}]}
+    state: dict[str, object] = {
+        "log_history": [{"step": 1, "loss": math.nan}, {"step": 2, "loss": -math.inf}]
+    }
     for data in (json.dumps(state), '{"step": 1, "loss": NaN}\n{"step": 2, "loss": -Infinity}\n'):
         (_, first), (_, second) = found(tmp_path / "a.json", data).rows
         assert math.isnan(first["loss"])

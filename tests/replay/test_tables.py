@@ -82,6 +82,15 @@ def test_epochs_are_steps_only_where_they_differ(tmp_path: Path) -> None:
     assert parts.notes == ["not every row has a step: those without are counted on"]
 
 
+def test_steps_that_begin_anew_in_each_epoch_are_counted_on(tmp_path: Path) -> None:
+    data = "epoch,iter,loss\n0,0,2.5\n0,10,2.4\n1,0,2.3\n1,10,2.2\n2,5,2.1\n1,5,2.0\n"
+    read = found(tmp_path / "a", data)
+    assert [step for step, _ in read.rows] == [0, 10, 11, 21, 22, 22]
+    assert read.notes == ["steps begin anew in each epoch: they are counted on"]
+    one_a_epoch = found(tmp_path / "a", "epoch,iter,loss\n1,100,2.5\n2,100,2.4\n3,100,2.3\n")
+    assert [step for step, _ in one_a_epoch.rows] == [100, 101, 102]
+
+
 def test_rows_are_counted_where_there_is_no_step(tmp_path: Path) -> None:
     read = found(tmp_path / "a", "loss\n2.5\n2.25\n")
     assert read.rows == [(1, {"loss": 2.5}), (2, {"loss": 2.25})]

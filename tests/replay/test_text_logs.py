@@ -172,6 +172,30 @@ def test_printed_lines_of_known_scripts_are_read(
 @pytest.mark.parametrize(
     "line",
     [
+        "loss" + "a" * 60_000,
+        "loss " * 12_000,
+        "loss a" + " " * 60_000,
+        "loss " + "1" * 60_000 + "a",
+        "loss " + "1," * 30_000 + "a",
+        "loss" + "\x1b[0" * 20_000,
+        "iteration " * 6_000,
+        "iteration" + " " * 60_000,
+        "validation loss at iteration 1 " * 2_000 + "test set",
+        "step=1, skipped=1, lr=[" * 2_500,
+        "OVERFLOW! Attempted loss scale: " * 1_500,
+    ],
+    ids=range(11),
+)
+def test_a_line_that_is_made_to_take_long_takes_no_time(tmp_path: Path, line: str) -> None:
+    """A pattern that looks at a line more than once for each character would never end here."""
+    lines = "step 1: loss 2.5\n" + f"{line}\n" * 5 + "step 2: loss 2.25\n"
+    read = found(tmp_path / "a", lines).rows
+    assert read[0][1]["loss"] == 2.5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
         "loss of signal at step 3",
         "norm layer 12 initialized",
         "Saving at step 100, best loss so far: checkpoint-3",
