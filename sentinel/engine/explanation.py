@@ -31,9 +31,9 @@ from sentinel.engine.expression import (
     readings,
     walk,
 )
+from sentinel.engine.layout import Axis
 from sentinel.engine.operators import Graph
 from sentinel.engine.rule import Alert, Key, Rule, Span
-from sentinel.engine.step import Axis
 from sentinel.engine.unparse import unparse
 from sentinel.engine.values import Source, Truths, Values
 

@@ -28,6 +28,7 @@ from sentinel.engine.expression import (
     walk,
 )
 from sentinel.engine.layout import Axis, Columns, Wanted
+from sentinel.engine.observer import Observer
 from sentinel.engine.operators import Graph
 from sentinel.engine.rule import AT_ONCE, Alert, Alerts, Key, Rule
 from sentinel.engine.scalar import ScalarGraph, Stateful
@@ -47,22 +48,6 @@ class Change:
     alert: Alert
     value: float = math.nan
     score: float = math.nan
-
-
-class Observer(Protocol):
-    """Somebody who looks on while rules are judged, to explain them."""
-
-    def framed(self, key: Key, step: int) -> None:
-        """The rules of frames have been judged by this frame of a rank."""
-
-    def stepped(self, source: Source, axes: Axes, step: int, now: float) -> None:
-        """The rules of steps have been judged."""
-
-    def ticked(self, source: Source, axes: Axes, step: int, now: float) -> None:
-        """The rules of the clock have been judged."""
-
-    def went_back(self) -> None:
-        """Windows and scores have been begun anew."""
 
 
 class _Step(NamedTuple):

@@ -17,8 +17,9 @@ from sentinel.engine.clean import verdict
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
-from sentinel.engine.judging import Change, Judging, Observer
+from sentinel.engine.judging import Change, Judging
 from sentinel.engine.layout import Columns, Layout
+from sentinel.engine.observer import Observer
 from sentinel.engine.recency import Recency
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
 from sentinel.engine.rule import Alert, Alerts, Key, Rule

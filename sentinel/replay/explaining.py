@@ -84,6 +84,7 @@ class _Watcher:
     _after: int | None = None
     _engine: RunEngine | None = None
     _alerts: Alerts | None = None
+    _graph: Graph = field(default_factory=Graph)  # all is evaluated as arrays here
     _framed: dict[Key, Alert] = field(default_factory=dict)
 
     def follow(self, engine: RunEngine) -> None:
@@ -99,26 +100,31 @@ class _Watcher:
             if alert := self._alerts.live.get(key):
                 self._framed[key] = replace(alert)
 
-    def stepped(self, graph: Graph, source: Source, axes: Axes, step: int, now: float) -> None:
+    def stepped(self, source: Source, axes: Axes, step: int, now: float) -> None:
         """See `Observer`."""
         self._note(step, now)
         if self.rule.expression.when == "tick":
             return
-        found = evaluate(self.rule, graph, source)
+        found = evaluate(self.rule, self._graph, source)
+        self._graph.learn(source)
         if step == self.step and self._alerts is not None:
             of_frames = self.rule.expression.when == "frame"
             alerts = self._framed if of_frames else self._alerts.live
             self._keep(explain(self.rule, found, axes, alerts, step, now, labels=self.labels))
             self.times += 1
 
-    def ticked(self, graph: Graph, source: Source, axes: Axes, step: int, now: float) -> None:
+    def ticked(self, source: Source, axes: Axes, step: int, now: float) -> None:
         """See `Observer`: the clock may not have looked at every step, and at some often."""
         if self.rule.expression.when != "tick" or self._alerts is None:
             return
         if step == self.step or (step < self.step and not self.times):
-            found, alerts = evaluate(self.rule, graph, source), self._alerts.live
+            found, alerts = evaluate(self.rule, self._graph, source), self._alerts.live
             self._keep(explain(self.rule, found, axes, alerts, step, now, labels=self.labels))
             self.times = int(step == self.step)
+
+    def went_back(self) -> None:
+        """See `Observer`."""
+        self._graph = Graph()
 
     def _keep(self, explanation: Explanation) -> None:
         self.found = explanation

@@ -78,8 +78,9 @@ def command(
         has = ", ".join(meant.expression.axes) or "none"
         raise click.UsageError(f"{meant.name} has no label {strange[0]!r}; its labels: {has}")
     if file is not None:
-        moments = log.moments(file)
-        found = explain_run(log.run_name(file), moments, meant, step, labels=labels, clock=False)
+        opened = log.open_log(file)
+        moments = log.moments(opened)
+        found = explain_run(opened.run, moments, meant, step, labels=labels, clock=False)
     else:
         found = _of_record(state, run, meant, step, labels)
     click.echo(

@@ -10,7 +10,9 @@ import msgspec
 
 from sentinel.cli.options import json_option
 from sentinel.engine import rulefile
+from sentinel.engine.detectors import DETECTORS
 from sentinel.engine.expression import readings
+from sentinel.engine.functions import USAGE
 from sentinel.engine.rule import Rule, Span
 from sentinel.signals import CATALOG, Reduction, Signal
 
@@ -20,8 +22,9 @@ _LEAST = 32  # characters that the last column is given, however narrow the term
 @click.command("list")
 @click.argument("pack", default="default")
 @click.option("--signals", is_flag=True, help="List instead the signals that rules can read.")
+@click.option("--functions", is_flag=True, help="List instead the functions that rules can call.")
 @json_option
-def command(pack: str, signals: bool, as_json: bool) -> None:
+def command(pack: str, signals: bool, functions: bool, as_json: bool) -> None:
     """List the rules of a pack, or what rules can be made of.
 
     PACK is a shipped pack or a rule file.
@@ -31,9 +34,10 @@ def command(pack: str, signals: bool, as_json: bool) -> None:
       sentinel rules list
       sentinel rules list my-rules.yaml --json
       sentinel rules list --signals
+      sentinel rules list --functions
     """
-    if signals:
-        _print_signals(as_json)
+    if signals or functions:
+        (_print_signals if signals else _print_functions)(as_json)
         return
     rules = rulefile.load(rulefile.resolve_pack(pack))
     if as_json:
@@ -87,6 +91,41 @@ def _print_signals(as_json: bool) -> None:
         return
     head = ("signal", "unit", "label", "over ranks", "what it is")
     _print_table([head, *map(_signal_row, CATALOG.values())])
+
+
+def _print_functions(as_json: bool) -> None:
+    takes = {name: usage.removeprefix(f"{name} takes ") for name, usage in USAGE.items()}
+    if as_json:
+        rows = [
+            {"function": name, "takes": text, "parameters": _parameters(name)}
+            for name, text in takes.items()
+        ]
+        click.echo(msgspec.json.encode(rows).decode())
+        return
+    _print_table([("function", "takes"), *takes.items()])
+    for name, detector in DETECTORS.items():
+        click.echo(f"\n{name}: {_first_sentence(detector)}")
+        for parameter, about in detector.parameters.items():
+            bounds = f"{about.lowest:g} to {about.highest:g}, {about.default:g} if not given"
+            click.echo(f"  {parameter}: {about.help} ({bounds})")
+
+
+def _first_sentence(kind: type) -> str:
+    return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+
+
+def _parameters(name: str) -> list[dict[str, object]]:
+    known = DETECTORS[name].parameters if name in DETECTORS else {}
+    return [
+        {
+            "name": parameter,
+            "default": about.default,
+            "lowest": about.lowest,
+            "highest": about.highest,
+            "help": about.help,
+        }
+        for parameter, about in known.items()
+    ]
 
 
 def _signal_row(signal: Signal) -> tuple[str, ...]:
