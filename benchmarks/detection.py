@@ -14,7 +14,7 @@ labelled   real logs with labels, where `--logs` names a folder of them (benchma
 Ours is the default pack through the code of `sentinel replay`. The packages are used where they are
 installed (`pip install trainpulse losslint`). `--failures` names the traces that our pack did not
 take as it should; `--alarms` writes all alarms as JSON lines, in the shape of `sentinel replay
---json`, a file for each detector; `--write` puts the tables into benchmarks/RESULTS.md.
+--json`, a file for each detector; `--write` puts each part's tables into benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def synthetic(options: argparse.Namespace, pool: ProcessPoolExecutor) -> str:
         if options.failures and not verdicts[OURS].right:
             print(f"not as it should be: {family}, seed {seed}: {verdicts[OURS]}", flush=True)
     head = (
-        f"## Synthetic traces\n\n{seeds} seeds of each family, {size.lowest:,} to "
+        f"{_SYNTHETIC}{_versions()}. {seeds} seeds of each family, {size.lowest:,} to "
         f"{size.highest:,} rows.\n\n"
     )
     return head + traces_table(by_family) + "\n\n" + families_table(by_family)
@@ -107,7 +107,7 @@ def labelled(options: argparse.Namespace, pool: ProcessPoolExecutor) -> str:
     for run, by_detector in zip(runs, said, strict=True):
         for name, alarms in by_detector.items():
             scores[name].append((run, score(run, alarms)))
-    head = f"## Labelled logs\n\n{len(runs)} runs, {sum(map(len, runs)):,} rows.\n\n"
+    head = f"{_LABELLED}{_versions()}. {len(runs)} runs, {sum(map(len, runs)):,} rows.\n\n"
     return head + logs_table(scores) + "\n\n" + sources_table(scores[OURS])
 
 
@@ -129,10 +129,17 @@ def _write_alarms(folder: Path, runs: Sequence[LabelledRun], said: Iterable[Alar
         (folder / f"{name.replace(' ', '_')}.jsonl").write_text("".join(lines[name]))
 
 
-_INTRODUCTION = """# What is found, and what is falsely alarmed about
+_SYNTHETIC = """# What is found in synthetic traces
+
+Written by `python -m benchmarks.detection --write`; [docs/detection.md](../docs/detection.md) says
+what is measured and how.
+
+"""
+_LABELLED = """# What is found in labelled logs
 
 Written by `python -m benchmarks.detection --logs DIR --write`;
-[docs/detection.md](../docs/detection.md) says what is measured and how.
+[docs/detection.md](../docs/detection.md) says what is measured and how. The logs are not in this
+repository. Intervals: 95%, bootstrap over runs.
 
 """
 
@@ -146,13 +153,11 @@ def _versions() -> str:
 def main() -> None:
     options = _options()
     with ProcessPoolExecutor(options.jobs) as pool:
-        parts = [_versions(), synthetic(options, pool)]
-        print("\n\n".join(parts), flush=True)
-        if options.logs:
-            parts.append(labelled(options, pool))
-            print("\n" + parts[-1])
-    if options.write:
-        write_part(_INTRODUCTION + "\n\n".join(parts))
+        for part in (synthetic, labelled) if options.logs else (synthetic,):
+            text = part(options, pool)
+            print(text + "\n", flush=True)
+            if options.write:
+                write_part(text)
 
 
 def _options() -> argparse.Namespace:
@@ -165,7 +170,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--alarms", type=Path, metavar="DIR", help="write the alarms on the logs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.write and options.only:
+        parser.error("--only is for a look: --write wants all families")
+    if options.logs and not (options.logs / "labels.json").is_file():
+        parser.error(f"{options.logs} has no labels.json")
+    return options
 
 
 if __name__ == "__main__":
