@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.detectors.alarm import Alarm
 from sentinel.engine.rule import Rule
 from sentinel.engine.rulefile import load, resolve_pack
-from sentinel.replay.log import replay_log
+from sentinel.replay.log import open_log, replay_log
 
 _ACTIONS = {"pause", "stop"}
 
@@ -19,7 +19,7 @@ _ACTIONS = {"pause", "stop"}
 def pack(path: Path, name: str = "default") -> Iterator[Alarm]:
     """The alerts that begin to fire, on the rows on which they do."""
     places, timed = _places(path)
-    for alert in replay_log(path, _rules(name)):
+    for alert in replay_log(open_log(path), _rules(name)):
         place = alert.at if timed else alert.fired_step
         row = max(0, bisect.bisect_right(places, place) - 1)
         acts = not _ACTIONS.isdisjoint(alert.actions)
