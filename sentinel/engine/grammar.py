@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Sequence
 
 from sentinel.engine.detectors import DETECTORS
 from sentinel.engine.detectors.parameter import Parameter
+from sentinel.engine.excerpt import Excerpt
 from sentinel.engine.expression import (
     MAX_WINDOW,
-    RANK_AXIS,
     Arithmetic,
     ArithmeticOperator,
     Both,
@@ -34,20 +33,16 @@ from sentinel.engine.expression import (
     SecondsSince,
     Statistic,
     Window,
-    axes_of,
-    is_clocked,
-    readings,
-    walk,
 )
 from sentinel.engine.functions import STATISTICS, TESTS, USAGE
+from sentinel.engine.labels import crossing
+from sentinel.engine.names import Names
 from sentinel.engine.units import clash
-from sentinel.errors import RuleError
 from sentinel.signals import CATALOG, Reduction, did_you_mean
 
 MAX_NODES = 200
 MAX_DEPTH = 30
 
-_LITERAL = re.compile(r"\"[^\"]+\"|'[^']+'")  # no prefix, and no two texts in a row
 _ARITHMETIC: dict[type[ast.operator], ArithmeticOperator] = {
     ast.Add: "+",
     ast.Sub: "-",
@@ -68,45 +63,22 @@ _TOLERANCE = Parameter(1e-5, 0.0, 1.0, "what the order of a sum can do, relative
 
 
 class Grammar:
-    """One pass over the syntax tree of `line`, from left to right.
+    """One pass over a syntax tree, from left to right.
 
-    `first` is the first signal that is named, or the first time since one was measured; `score`
-    the left side of the first comparison that is no constant.
+    `score` is the left side of the first comparison, or the right one where the left is constant.
     """
 
-    def __init__(self, line: str) -> None:
-        self._bytes = line.lstrip().encode()  # Python counts columns in bytes
-        self.start = len(line) - len(line.lstrip()) + 1
+    def __init__(self, excerpt: Excerpt, names: Names) -> None:
+        self._names = names
+        self._error, self._misused = excerpt.error, excerpt.misused
+        self._source = excerpt.quote
         self._nodes = 0
-        self.first: Reading | SecondsSince | None = None
         self.score: Number | None = None
-        self._by_clock: list[tuple[str, ast.expr]] = []
-        self._by_step: list[tuple[str, ast.expr]] = []
 
     def whole(self, tree: ast.expr) -> Condition:
         """The root of the tree."""
         why = "a rule needs a condition that is true or false, such as 'loss > 10'"
         return self._condition(tree, 0, why)
-
-    def check_clock(self) -> None:
-        """What the engine knows by itself moves with the clock, all else with the steps."""
-        if self._by_clock and self._by_step:
-            (timed, _), (stepped, place) = self._by_clock[0], self._by_step[0]
-            raise self._error(
-                place,
-                f"{timed!r} goes by the clock and {stepped!r} by steps: "
-                "one expression cannot join them, use two rules",
-            )
-
-    def _error(self, node: ast.expr, reason: str) -> RuleError:
-        before = self._bytes[: node.col_offset].decode()
-        return RuleError(reason, column=self.start + len(before))
-
-    def _misused(self, node: ast.expr, name: str) -> RuleError:
-        return self._error(node, f"{self._source(node)}: {USAGE[name]}")
-
-    def _source(self, node: ast.expr) -> str:
-        return quoted(self._bytes[node.col_offset : node.end_col_offset].decode())
 
     def _enter(self, node: ast.expr, depth: int) -> None:
         self._nodes += 1
@@ -146,7 +118,7 @@ class Grammar:
         if isinstance(node, ast.Constant):
             return self._constant(node)
         if isinstance(node, ast.Name):
-            return self._named(node)
+            return self._names.signal(node)
         if isinstance(node, ast.BinOp):
             return self._arithmetic(node, depth)
         if isinstance(node, ast.UnaryOp):
@@ -163,7 +135,7 @@ class Grammar:
             node,
             f"{self._source(node)} is not part of the language of rules: it knows signals, "
             "windows such as loss[200], + - * /, comparisons, and, or, not, "
-            f"and the functions {', '.join(USAGE)}",
+            f"and the functions {', '.join(USAGE)}{self._names.hint(node)}",
         )
 
     def _constant(self, node: ast.Constant) -> Constant:
@@ -181,47 +153,11 @@ class Grammar:
             raise self._error(node, f"{self._source(node)} is too large a number")
         return Constant(value)
 
-    # Signals.
-
-    def _named(self, node: ast.expr, *, by_rank: bool = False) -> Reading:
-        """A signal, with or without one of its labels, as a step's number."""
-        reading = self._reading(node, by_rank=by_rank)
-        self.first = self.first or reading
-        (self._by_clock if is_clocked(reading) else self._by_step).append((reading.signal, node))
-        return reading
-
-    def _reading(self, node: ast.expr, *, by_rank: bool) -> Reading:
-        label = None
-        if isinstance(node, ast.Subscript):
-            label, node = self._label(node), node.value
-        if not isinstance(node, ast.Name):
-            raise self._error(node, f"{self._source(node)} is not the name of a signal")
-        name = node.id
-        if name in USAGE:
-            raise self._error(node, f"{name} is a function: {USAGE[name]}")
-        if name not in CATALOG:
-            hint = did_you_mean(name, [*CATALOG, *USAGE])
-            raise self._error(node, f"unknown signal {name!r}{hint}")
-        if label is not None and not CATALOG[name].label:
-            raise self._error(node, f"{name!r} has no labels: it is one number at each step")
-        return Reading(name, by_rank, label)
-
-    def _label(self, node: ast.Subscript) -> str:
-        source = self._bytes[node.slice.col_offset : node.slice.end_col_offset].decode()
-        if not _LITERAL.fullmatch(source):
-            raise self._error(
-                node.slice,
-                f"{quoted(source)} is no label: one text in quotes is, with no letters before them",
-            )
-        return source[1:-1]
-
     def _subscript(self, node: ast.Subscript, depth: int) -> Window | Reading:
-        length = node.slice.value if isinstance(node.slice, ast.Constant) else node.slice
-        if isinstance(length, (str, bytes, ast.JoinedStr, ast.BinOp)) and isinstance(
-            node.value, ast.Name
-        ):
-            return self._named(node)
-        if isinstance(length, str):
+        length = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        if self._names.is_labeled(node):
+            if isinstance(node.value, ast.Name):
+                return self._names.signal(node)
             raise self._error(
                 node,
                 f"{self._source(node)}: a label stands right behind the name of its signal, "
@@ -231,24 +167,11 @@ class Grammar:
             raise self._error(
                 node,
                 f"the window of {self._source(node)} must be a whole number of values "
-                f"from 1 to {MAX_WINDOW}{self._label_hint(node)}",
+                f"from 1 to {MAX_WINDOW}{self._names.hint(node)}",
             )
         of = self._number(node.value, depth + 1, "a window holds numbers")
-        self._has_steps(node, of)
+        self._names.check_steps(node, of)
         return Window(of, length)
-
-    def _label_hint(self, node: ast.Subscript) -> str:
-        label = isinstance(node.value, ast.Name) and CATALOG.get(node.value.id)
-        if not label or not label.label or isinstance(node.slice, (ast.Constant, ast.UnaryOp)):
-            return ""
-        source = self._bytes[node.slice.col_offset : node.slice.end_col_offset].decode()
-        return f'; a label is written in quotes: {label.name}["{source}"]'
-
-    def _has_steps(self, node: ast.expr, of: Number) -> None:
-        """What moves with the clock has no windows of steps."""
-        if any(is_clocked(part) for part in walk(of)):
-            name = next(name for name, _ in self._by_clock)
-            raise self._error(node, f"{name!r} goes by the clock and has no windows of steps")
 
     # Operators.
 
@@ -317,21 +240,8 @@ class Grammar:
             raise self._error(node, f"the two sides of {self._source(node)} {why}: {reason}")
 
     def _check_labels(self, node: ast.expr, left: Node, right: Node) -> None:
-        """Elements meet by one label and the rank: of two labels, no element has both."""
-        labels = {axis: part for part in (right, left) for axis in axes_of(part)}
-        labels.pop(RANK_AXIS, None)
-        if len(labels) > 1:
-            (one, here), (other, there) = sorted(labels.items())[:2]
-            names = [
-                next(r.signal for r in readings(part) if CATALOG[r.signal].label == axis)
-                for axis, part in ((one, here), (other, there))
-            ]
-            raise self._error(
-                node,
-                f"{names[0]!r} has a number for each {one} and {names[1]!r} for each {other}, "
-                f'which do not meet: name the {other} that is meant, as in {names[1]}["..."], '
-                "or use two rules",
-            )
+        if reason := crossing(left, right):
+            raise self._error(node, reason)
 
     # Functions.
 
@@ -404,8 +314,8 @@ class Grammar:
         if not isinstance(argument, (ast.Name, ast.Subscript)):
             raise self._misused(node, name)
         if name == "seconds_since":
-            return self._since(node, argument)
-        reading = self._named(argument, by_rank=True)
+            return self._names.since(node, argument)
+        reading = self._names.signal(argument, by_rank=True)
         if name == "by_rank":
             return reading
         if CATALOG[reading.signal].reduction is Reduction.ROOT_SUM:
@@ -424,17 +334,6 @@ class Grammar:
             else _TOLERANCE.default,
         )
 
-    def _since(self, node: ast.Call, argument: ast.expr) -> SecondsSince:
-        reading = self._reading(argument, by_rank=False)
-        if is_clocked(reading):
-            raise self._error(
-                argument, f"{self._source(node)}: {reading.signal!r} is known at every moment"
-            )
-        since = SecondsSince(reading)
-        self.first = self.first or since
-        self._by_clock.append(("seconds_since", node))
-        return since
-
     def _score(self, node: ast.Call, name: str, depth: int) -> Score:
         known = DETECTORS[name].parameters
         argument, given = self._arguments(node, name, tuple(known))
@@ -443,7 +342,7 @@ class Grammar:
             for key, one in known.items()
         )
         of = self._number(argument, depth + 1, f"{name} takes a number")
-        self._has_steps(node, of)
+        self._names.check_steps(node, of)
         return Score(name, of, parameters)
 
     def _given(self, call: ast.Call, name: str, node: ast.expr, parameter: Parameter) -> float:
@@ -473,9 +372,3 @@ def _kind(part: Number | Condition | Window) -> str:
     if isinstance(part, Window):
         return "a window"
     return "a condition" if isinstance(part, _CONDITIONS) else "a number"
-
-
-def quoted(piece: str) -> str:
-    """A piece of text in quotes, not too long to be read."""
-    piece = " ".join(piece.split())
-    return repr(piece if len(piece) <= 60 else piece[:57] + "...")

@@ -12,9 +12,11 @@ import re
 import unicodedata
 import warnings
 
+from sentinel.engine.excerpt import Excerpt, quoted
 from sentinel.engine.expression import Expression, Score, Window, walk
-from sentinel.engine.grammar import Grammar, quoted
+from sentinel.engine.grammar import Grammar
 from sentinel.engine.memory import held
+from sentinel.engine.names import Names
 from sentinel.errors import RuleError
 
 MAX_TEXT = 2000  # characters
@@ -31,17 +33,19 @@ def parse(text: str) -> Expression:
     line = text.translate(_BLANKS).rstrip()
     _check_characters(line)
     tree = _syntax_tree(line)
-    grammar = Grammar(line)
+    excerpt = Excerpt(line)
+    names = Names(excerpt)
+    grammar = Grammar(excerpt, names)
     root = grammar.whole(tree)
-    if grammar.first is None:
-        raise RuleError(f"{quoted(text)} names no signal", column=grammar.start)
-    expression = Expression(text.strip(), root, grammar.first, grammar.score or grammar.first)
-    grammar.check_clock()
+    if names.first is None:
+        raise excerpt.error(tree, f"{quoted(text)} names no signal")
+    names.check_clock()
+    expression = Expression(text.strip(), root, names.first, grammar.score or names.first)
     total = sum(remembered(expression).values())
     if total > MAX_HELD:
-        raise RuleError(
+        raise excerpt.error(
+            tree,
             f"the windows hold {total} values together, more than {MAX_HELD}: make them shorter",
-            column=grammar.start,
         )
     return expression
 
