@@ -212,6 +212,8 @@ class Checkpoints:
         if era > self._era:
             self._go_back(era, step)
         self._era, self._judged = era, step
+        if not self._saves:
+            return
         said: Verdict | None = None
         for save in self._newest():
             if not save.is_open or save.clean >= self.needed:

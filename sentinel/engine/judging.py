@@ -5,15 +5,14 @@ A fault in one rule switches that rule off and is counted; the others never noti
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from sentinel.engine import scalar
+from sentinel.engine.array_rule import ArrayRule
 from sentinel.engine.blind import can_be, is_told
+from sentinel.engine.change import Axes, Change, Moment
 from sentinel.engine.expression import (
     RANK_AXIS,
     Condition,
@@ -23,160 +22,25 @@ from sentinel.engine.expression import (
     Statistic,
     When,
     Window,
-    axes_of,
     readings,
     walk,
 )
-from sentinel.engine.layout import Axis, Columns, Wanted
+from sentinel.engine.layout import Columns, Wanted
 from sentinel.engine.observer import Observer
 from sentinel.engine.operators import Graph
-from sentinel.engine.rule import AT_ONCE, Alert, Alerts, Key, Rule
+from sentinel.engine.row_rule import RowRule
+from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.scalar import ScalarGraph, Stateful
+from sentinel.engine.scalar_memory import Row
 from sentinel.engine.values import Source
 
-Axes = Mapping[str, Axis]
-Index = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Change:
-    """An alert began to fire or resolved; `value` and `score` are those of this moment."""
-
-    rule: Rule
-    key: Key
-    kind: Literal["fired", "resolved"]
-    alert: Alert
-    value: float = math.nan
-    score: float = math.nan
-
-
-class _Step(NamedTuple):
-    """A step that is judged."""
-
-    row: scalar.Row
-    source: Source
-    axes: Axes
-    step: int
-    now: float
-
-
-class _RowRule:
-    """A rule over single numbers: of one rank, or over all of them."""
-
-    def __init__(self, alerts: Alerts, graph: ScalarGraph) -> None:
-        self.alerts = alerts
-        expression = alerts.rule.expression
-        self.signals = frozenset(one.signal for one in readings(expression.root))
-        self._is_by_rank = bool(expression.axes)
-        self._condition = graph.condition(expression.root)
-        self._value = graph.number(expression.value)
-        self._score = graph.number(expression.score)
-
-    def judge(
-        self, row: scalar.Row, key: Key, step: int, now: float, *, partial: bool = False
-    ) -> Sequence[Change]:
-        holds = self._condition(row)
-        alerts = self.alerts
-        if not holds and not alerts.live and not alerts.beyond:
-            return ()
-        if partial and not (holds and alerts.rule.holds == AT_ONCE):
-            return ()  # all else can wait for the frame of the whole step
-        alert = alerts.live.get(key)
-        kind = alerts.observe(key, holds, step, now)
-        if kind is None:
-            return ()
-        alert = alerts.live.get(key, alert)
-        assert alert is not None
-        value, score = self._value(row), self._score(row)
-        return (
-            Change(
-                alerts.rule,
-                key,
-                kind,
-                alert,
-                math.nan if value is None else value,
-                math.nan if score is None else score,
-            ),
-        )
-
-    def at(self, moment: _Step) -> Sequence[Change]:
-        """Judge a step, of which this has single numbers."""
-        row, _, axes, step, now = moment
-        key = (axes[RANK_AXIS].labels[0],) if self._is_by_rank else ()
-        return self.judge(row, key, step, now)
-
-
-class _ArrayRule:
-    """A rule over all elements of a step, or of a moment."""
-
-    def __init__(self, alerts: Alerts, graph: Graph) -> None:
-        self.alerts = alerts
-        expression = alerts.rule.expression
-        self._axes = expression.axes
-        self._condition = graph.condition(expression.root)
-        self._graph = graph
-
-    def at(self, moment: _Step) -> Iterator[Change]:
-        """Judge a step with its arrays."""
-        return self.judge(moment.source, moment.axes, moment.step, moment.now)
-
-    def judge(self, source: Source, axes: Axes, step: int, now: float) -> Iterator[Change]:
-        true, missing = self._condition(source)
-        alerts = self.alerts
-        if not alerts.live and not alerts.beyond and not true.any():
-            return
-        for key, index in self._candidates(axes, true):
-            known = index is not None and all(map(int.__lt__, index, true.shape))
-            holds = None if not known or missing[index] else bool(true[index])
-            alert = alerts.live.get(key)
-            kind = alerts.observe(key, holds, step, now)
-            if kind is not None and index is not None:
-                yield self._change(kind, key, alerts.live.get(key, alert), index, source)
-
-    def _candidates(
-        self, axes: Axes, true: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-    ) -> Iterator[tuple[Key, Index | None]]:
-        """The elements that may change: those already followed, and those that are true."""
-        registered = [axes[axis] for axis in self._axes if axis in axes]
-        followed = dict.fromkeys((*self.alerts.live, *self.alerts.beyond))
-        for key in followed:
-            found = [axis.find(label) for axis, label in zip(registered, key, strict=False)]
-            index = tuple(at for at in found if at is not None)
-            yield key, index if len(index) == len(self._axes) else None
-        for place in np.argwhere(true):
-            index = tuple(map(int, place))
-            key = tuple(axis.labels[at] for axis, at in zip(registered, index, strict=True))
-            if key not in followed:
-                yield key, index
-
-    def _change(
-        self,
-        kind: Literal["fired", "resolved"],
-        key: Key,
-        alert: Alert | None,
-        index: Index,
-        source: Source,
-    ) -> Change:
-        assert alert is not None
-        expression = self.alerts.rule.expression
-        value = self._element(expression.value, index, source)
-        score = self._element(expression.score, index, source)
-        return Change(self.alerts.rule, key, kind, alert, value, score)
-
-    def _element(self, node: Number, index: Index, source: Source) -> float:
-        """A number at the labels of an element of the whole expression."""
-        own = tuple(index[self._axes.index(axis)] for axis in axes_of(node))
-        values, missing = self._graph.number(node)(source)
-        return math.nan if missing[own] else float(values[own])
-
-
-_StepRule = _RowRule | _ArrayRule
+_StepRule = RowRule | ArrayRule
 
 
 class StepSource(Source, Protocol):
     """What was measured at one step, also as single numbers."""
 
-    def row(self, wanted: Wanted) -> scalar.Row:
+    def row(self, wanted: Wanted) -> Row:
         """What was measured of what is wanted."""
         ...
 
@@ -198,15 +62,15 @@ class Judging:
             for when in _TIMES
         )
         graph, arrays = ScalarGraph(), Graph()
-        self._frame_rules = [_RowRule(alerts, graph) for alerts in of_frames]
-        self._pulse_rules = [_ArrayRule(alerts, arrays) for alerts in of_pulses]
+        self._frame_rules = [RowRule(alerts, graph) for alerts in of_frames]
+        self._pulse_rules = [ArrayRule(alerts, arrays) for alerts in of_pulses]
         self._read = frozenset(
             reading
             for alerts in (*of_frames, *self._of_steps)
             for reading in readings(alerts.rule.expression.root)
         )
         self._lacking = self._read
-        self._frames_awake: list[_RowRule] = []
+        self._frames_awake: list[RowRule] = []
         self._is_alone = True  # one rank, whose own values are single numbers too
         self._warm_up()
 
@@ -219,8 +83,8 @@ class Judging:
     def _of_step(self, alerts: Alerts) -> _StepRule:
         axes = alerts.rule.expression.axes
         if axes == () or (self._is_alone and axes == (RANK_AXIS,)):
-            return _RowRule(alerts, self._numbers)
-        return _ArrayRule(alerts, self._arrays)
+            return RowRule(alerts, self._numbers)
+        return ArrayRule(alerts, self._arrays)
 
     # What is judged, and what is not.
 
@@ -237,16 +101,17 @@ class Judging:
         self._steps_awake = [rule for rule in self._step_rules if self._is_awake(rule.alerts)]
         on = [rule for rule in self._step_rules if rule.alerts.rule.name not in self.errors]
         told = {rule: list(self._memories(rule.alerts.rule.expression.root)) for rule in on}
-        fed = {one for rule in on if isinstance(rule, _RowRule) for one in told[rule]}
+        fed = {one for rule in on if isinstance(rule, RowRule) for one in told[rule]}
         self._numbers.feed_only(fed)
         self._kept = [
             (rule.alerts.rule.name, self._arrays.number(_asking(one)))
             for rule in on
-            if isinstance(rule, _ArrayRule) and rule not in self._steps_awake
+            if isinstance(rule, ArrayRule) and rule not in self._steps_awake
             for one in told[rule]
         ]
+        rows = [rule for rule in self._steps_awake if isinstance(rule, RowRule)]
+        self._uses_arrays = bool(self._kept) or len(rows) < len(self._steps_awake)
         self._of_frames = Wanted(self._asked(self._frames_awake))
-        rows = [rule for rule in self._steps_awake if isinstance(rule, _RowRule)]
         self._of_rows = Wanted((*self._asked(rows), *(r for one in fed for r in readings(one))))
 
     def _is_awake(self, alerts: Alerts) -> bool:
@@ -267,7 +132,7 @@ class Judging:
     # What happens.
 
     def frame(
-        self, row: scalar.Row, key: Key, step: int, now: float, *, partial: bool = False
+        self, row: Row, key: Key, step: int, now: float, *, partial: bool = False
     ) -> list[Change]:
         """Judge what one rank says of one step, of that which is `wanted`.
 
@@ -279,7 +144,7 @@ class Judging:
             self.observer.framed(key, step)
         return changes
 
-    def alarm(self, row: scalar.Row, key: Key, step: int, now: float) -> list[Change]:
+    def alarm(self, row: Row, key: Key, step: int, now: float) -> list[Change]:
         """Judge these signals of a rank before its frame has come, by rules that ask for no others.
 
         An alert that is there already is left to the frames: an alarm is told again and again.
@@ -297,8 +162,8 @@ class Judging:
 
     def _rows(
         self,
-        rules: Sequence[_RowRule],
-        row: scalar.Row,
+        rules: Sequence[RowRule],
+        row: Row,
         key: Key,
         step: int,
         now: float,
@@ -330,11 +195,11 @@ class Judging:
         if failed := self._numbers.take(row):
             self._switch_off_all_with(failed)
         changes: list[Change] = []
-        with np.errstate(all="ignore"):  # NaN and infinities are what we are here for
-            self._judge(self._steps_awake, _Step(row, source, axes, step, now), changes)
-            self._keep_up(source)
+        self._judge(self._steps_awake, Moment(row, source, axes, step, now), changes)
         self._numbers.learn()
-        self._arrays.learn(source)
+        if self._uses_arrays:
+            self._keep_up(source)
+            self._arrays.learn(source)
         if self.observer is not None:
             self.observer.stepped(source, axes, step, now)
         return changes
@@ -343,27 +208,26 @@ class Judging:
         """Rules that are asleep learn what there is to learn."""
         for name, number in self._kept:
             try:
-                number(source)
+                with np.errstate(all="ignore"):
+                    number(source)
             except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
                 self._switch_off(name)
 
     def pulse(self, source: Source, axes: Axes, step: int, now: float) -> list[Change]:
         """Judge what the clock brings."""
         changes: list[Change] = []
-        with np.errstate(all="ignore"):
-            self._judge(self._pulse_rules, _Step({}, source, axes, step, now), changes)
+        on = [rule for rule in self._pulse_rules if rule.alerts.rule.name not in self.errors]
+        self._judge(on, Moment({}, source, axes, step, now), changes)
         if self.observer is not None:
             self.observer.ticked(source, axes, step, now)
         return changes
 
-    def _judge(self, rules: Iterable[_StepRule], moment: _Step, changes: list[Change]) -> None:
+    def _judge(self, rules: Sequence[_StepRule], moment: Moment, changes: list[Change]) -> None:
         for rule in rules:
-            name = rule.alerts.rule.name
-            if name not in self.errors:
-                try:
-                    changes += rule.at(moment)
-                except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
-                    self._switch_off(name)
+            try:
+                changes += rule.at(moment)
+            except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
+                self._switch_off(rule.alerts.rule.name)
 
     def _switch_off(self, name: str) -> None:
         self.errors[name] = self.errors.get(name, 0) + 1
@@ -383,6 +247,7 @@ class Judging:
             self._of_step(rule.alerts) if rule.alerts.rule.expression.axes else rule
             for rule in self._step_rules
         ]
+        self._arrays.inherit(self._numbers.remember())
         self._plan_is_old = True
 
     def went_back(self) -> None:

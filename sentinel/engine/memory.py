@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from sentinel.engine import window
@@ -70,6 +72,11 @@ class Past:
             values, missing = self._of(source)
             self._ring.push(values, np.isfinite(values) & ~missing)
 
+    def inherit(self, values: Iterable[float], axes: int) -> None:
+        """Take in what the first element, along so many axes, has been, unless more is known."""
+        for value in () if self._ring.count.any() else values:
+            self._ring.push(np.full((1,) * axes, value), np.ones((1,) * axes, bool))
+
 
 class Scores:
     """A detector for each element of a number."""
@@ -100,3 +107,8 @@ class Scores:
                 self._places[place] = build(self._name, self._parameters)
         self._shape = shape
         self._detectors = [self._places[place] for place in np.ndindex(shape)]
+
+    def inherit(self, detector: Detector, axes: int) -> None:
+        """Take over the detector of the first element, along so many axes, unless it has one."""
+        self._places.setdefault((0,) * axes, detector)
+        self._shape = None

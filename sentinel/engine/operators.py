@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from sentinel.engine import across_ranks, elementwise, window
+from sentinel.engine.detectors import Detector
 from sentinel.engine.elementwise import ARITHMETIC, COMPARISONS, Joining
 from sentinel.engine.expression import (
     Arithmetic,
@@ -39,6 +40,7 @@ from sentinel.engine.expression import (
 )
 from sentinel.engine.memory import Past, Room, Scores
 from sentinel.engine.values import Clock, Operator, Source, Truths, Values
+from sentinel.engine.window import SortedWindow
 
 _STATISTICS: Mapping[StatisticName, window.Statistic] = {
     "mean": window.mean,
@@ -58,6 +60,7 @@ class Graph:
         self._numbers: dict[Number, Operator[Values]] = {}
         self._conditions: dict[Condition, Operator[Truths]] = {}
         self._windows: dict[Window, Past] = {}
+        self._scores: dict[Window | Score, Scores] = {}
         self._room = Room()
 
     def number(self, node: Number) -> Operator[Values]:
@@ -77,6 +80,15 @@ class Graph:
         for past in self._windows.values():
             past.learn(source)
 
+    def inherit(self, known: Mapping[Window | Score, Detector | SortedWindow]) -> None:
+        """Go on from what is known of single numbers, each of them an array's first element."""
+        for node, memory in known.items():
+            if isinstance(node, Window) and isinstance(memory, SortedWindow):
+                if node in self._windows:
+                    self._windows[node].inherit(memory, len(axes_of(node)))
+            elif node in self._scores and not isinstance(memory, SortedWindow):
+                self._scores[node].inherit(memory, len(axes_of(node)))
+
     def _window(self, node: Window) -> Past:
         if node not in self._windows:
             self._windows[node] = Past(self.number(node.of), node.length, self._room)
@@ -91,7 +103,8 @@ class Graph:
         if isinstance(node, Statistic):
             return self._statistic(node)
         if isinstance(node, Score):
-            return partial(Scores(node, self._room).of, self.number(node.of))
+            self._scores[node] = Scores(node, self._room)
+            return partial(self._scores[node].of, self.number(node.of))
         if isinstance(node, Forecast):
             return self._forecast(node)
         if isinstance(node, RankOutlier):

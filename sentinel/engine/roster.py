@@ -207,7 +207,9 @@ class Roster:
                     behind += (state.era, state.at) < place
                 elif self._absent_awaited:
                     behind += self._is_to_return(state)
-            self._behind = behind + (self.absent if self._absent_awaited else 0)
+            if self._absent_awaited and self.world_size > len(self.ranks):
+                behind += self.absent
+            self._behind = behind
         return self._behind
 
     def _is_to_return(self, state: RankState) -> bool:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentinel.engine.change import Change
 from sentinel.engine.checkpoint import CLEAN_STEPS, Checkpoints
-from sentinel.engine.clean import verdict
+from sentinel.engine.clean import Verdict, verdict
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
-from sentinel.engine.judging import Change, Judging
+from sentinel.engine.judging import Judging
 from sentinel.engine.layout import Columns, Layout
 from sentinel.engine.observer import Observer
 from sentinel.engine.recency import Recency
@@ -276,7 +276,7 @@ class RunEngine:
         if state.sequence >= 0:
             self.gaps += frame.sequence - state.sequence - 1
         state.sequence = frame.sequence
-        layout = self._layout_of(state, frame)
+        layout = state.layout if state.layout.fits(frame) else self._earlier(state.layout, frame)
         if layout is None:
             return self._refuse("wrong length")
         self.frames += 1
@@ -291,8 +291,8 @@ class RunEngine:
         for finding in reversed(frame.findings):  # of several, the first is kept
             self._witness.remember(state.rank, frame.step, finding)
         row = layout.row(frame, self._judging.wanted)
-        changes = self._judging.frame(row, key, frame.step, now, partial=frame.partial)
-        self._collect(changes, now)
+        if changes := self._judging.frame(row, key, frame.step, now, partial=frame.partial):
+            self._collect(changes, now)
         if frame.partial:
             return None
         place = state.place
@@ -317,12 +317,10 @@ class RunEngine:
             changes = self._judging.alarm(heartbeat.alarms, state.key, heartbeat.step + 1, now)
             self._collect(changes, now)
 
-    def _layout_of(self, state: RankState, frame: Frame) -> Layout | None:
-        """What the frame's values are; None if they are not what the rank has announced."""
-        if state.layout.fits(frame):
-            return state.layout
-        width = state.layout.width(frame)
-        return None if width < 1 else self._columns.layout(state.layout.series[:width])
+    def _earlier(self, layout: Layout, frame: Frame) -> Layout | None:
+        """What the values are of a frame from before the last extension; None if it is of none."""
+        width = layout.width(frame)
+        return None if width < 1 else self._columns.layout(layout.series[:width])
 
     def _extend(self, state: RankState, extension: Extension) -> None:
         """The rank has found more to measure."""
@@ -362,11 +360,15 @@ class RunEngine:
         if self._judged != BEFORE_ALL and step < self.step:
             self._judging.went_back()
         self.step, self._judged = step, place
-        self._collect(self._judging.step(self._last, self._columns.axes, step, now), now)
-        of_step = partial(verdict, step, self._last.reduced, self._judging.alerts.values())
-        self.checkpoints.judged(place[0], step, of_step)
+        if changes := self._judging.step(self._last, self._columns.axes, step, now):
+            self._collect(changes, now)
+        self.checkpoints.judged(place[0], step, self._verdict)
         self._settle(now)
         self._told += self._incidents.step_judged(now)
+
+    def _verdict(self) -> Verdict:
+        """What the last step says of the checkpoints before it."""
+        return verdict(self.step, self.latest, self._judging.alerts.values())
 
     def _count_announced(self) -> NDArray[np.intp]:
         announced = np.zeros(len(self._columns), np.intp)

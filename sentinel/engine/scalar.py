@@ -19,9 +19,8 @@ from functools import partial
 import numpy as np
 
 from sentinel.engine import window
-from sentinel.engine.detectors import Detector, build
+from sentinel.engine.detectors import Detector
 from sentinel.engine.expression import (
-    WARM,
     Arithmetic,
     Both,
     Comparison,
@@ -41,10 +40,10 @@ from sentinel.engine.expression import (
     Window,
     axes_of,
 )
+from sentinel.engine.memory import held
+from sentinel.engine.scalar_memory import NumberFunction, Past, Row, Scoring
 from sentinel.engine.window import SortedWindow
 
-Row = Mapping[str, float]  # by `key`, for what was measured
-NumberFunction = Callable[[Row], "float | None"]  # None: missing
 ConditionFunction = Callable[[Row], "bool | None"]
 Stateful = Score | Window
 
@@ -88,62 +87,6 @@ _STATISTICS: dict[str, Callable[[SortedWindow], float]] = {
 }
 
 
-class Scoring:
-    """A detector of one number, and its score at this step, which is None where it is not warm."""
-
-    __slots__ = ("_node", "_of", "memory", "value")
-
-    def __init__(self, node: Score, of: NumberFunction) -> None:
-        self._node = node
-        self._of = of
-        self.value: float | None = None
-        self.memory: Detector = self.fresh()
-
-    def fresh(self) -> Detector:
-        """What it knows at first."""
-        return build(self._node.detector, dict(self._node.parameters))
-
-    def take(self, row: Row) -> None:
-        """Score this step's value, and learn from it."""
-        value = self._of(row)
-        if value is None:
-            self.memory.update(math.nan)
-            self.value = None
-            return
-        score = self.memory.update(value)
-        self.value = None if score != score and math.isfinite(value) else score
-
-    def learn(self) -> None:
-        """It has learned already: of scores, rules ask for what they were before."""
-
-
-class Past:
-    """The window of a number: its finite values before this step."""
-
-    __slots__ = ("_coming", "_length", "_of", "memory", "warm")
-
-    def __init__(self, node: Window, of: NumberFunction) -> None:
-        self._length = node.length
-        self._of = of
-        self._coming: float | None = None
-        self.warm = min(WARM, node.length)
-        self.memory: SortedWindow = self.fresh()
-
-    def fresh(self) -> SortedWindow:
-        """What it knows at first."""
-        return SortedWindow(self._length)
-
-    def take(self, row: Row) -> None:
-        """Note this step's value, for when the step has been judged."""
-        self._coming = self._of(row)
-
-    def learn(self) -> None:
-        """Let this step's value in."""
-        value = self._coming
-        if value is not None and math.isfinite(value):
-            self.memory.push(value)
-
-
 Remembered = Scoring | Past
 
 
@@ -153,6 +96,7 @@ class ScalarGraph:
     def __init__(self) -> None:
         self.states: dict[Stateful, Remembered] = {}  # those that others are made of come first
         self._fed: list[tuple[Stateful, Remembered]] = []
+        self._pasts: list[Past] = []
 
     # Step by step.
 
@@ -160,6 +104,7 @@ class ScalarGraph:
         """From now on these learn, and no others."""
         wanted = set(nodes)
         self._fed = [(node, state) for node, state in self.states.items() if node in wanted]
+        self._pasts = [state for _, state in self._fed if isinstance(state, Past)]
 
     def take(self, row: Row) -> list[Stateful]:
         """Take in a step that is about to be judged. Returns what failed to."""
@@ -173,10 +118,15 @@ class ScalarGraph:
 
     def learn(self) -> None:
         """Let the step's values into the windows, once all rules have been judged."""
-        for _, state in self._fed:
-            state.learn()
+        for past in self._pasts:
+            past.learn()
 
-    def remember(self) -> dict[Stateful, object]:
+    @property
+    def cells(self) -> int:
+        """How many values all that is remembered may hold."""
+        return sum(held(node) for node in self.states)
+
+    def remember(self) -> dict[Stateful, Detector | SortedWindow]:
         """A copy of all that is known of earlier steps."""
         return {node: deepcopy(state.memory) for node, state in self.states.items()}
 
@@ -290,7 +240,8 @@ _SLOPES = {False: window.slope, True: window.rough_slope}  # of a number alone, 
 
 
 def _slope(statistic: window.Statistic, memory: SortedWindow) -> float:
-    return float(statistic(np.fromiter(memory, float, len(memory))))
+    with np.errstate(all="ignore"):
+        return float(statistic(np.fromiter(memory, float, len(memory))))
 
 
 def _forecast(now: NumberFunction, slope: NumberFunction, limit: NumberFunction) -> NumberFunction:
@@ -301,9 +252,10 @@ def _forecast(now: NumberFunction, slope: NumberFunction, limit: NumberFunction)
         rise = slope(row)
         if rise is None:
             return None
-        if here == goal:
+        distance = goal - here
+        if distance == 0:
             return 0.0
-        times = divide(goal - here, rise)
+        times = divide(distance, rise)
         return math.inf if times < 0 else times
 
     return forecast

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from sentinel.engine.change import Axes
 from sentinel.engine.coverage import BlindSpot
 from sentinel.engine.explanation import Explanation, evaluate, explain
-from sentinel.engine.judging import Axes
 from sentinel.engine.operators import Graph
 from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.run import RunEngine

@@ -146,10 +146,13 @@ def _hello(run: str, step: int, series: tuple[Series, ...]) -> Hello:
 
 
 def _frame(row: Row, sequence: int, now: float) -> Frame:
-    missing = sum(1 << bit for bit, value in enumerate(row.values) if value is None)
-    values = struct.pack(f"<{len(row.values)}d", *(value or 0.0 for value in row.values))
+    values = row.values
+    if None not in values:
+        return Frame(row.step, sequence, now, struct.pack(f"<{len(values)}d", *values))
+    missing = sum(1 << bit for bit, value in enumerate(values) if value is None)
+    packed = struct.pack(f"<{len(values)}d", *(value or 0.0 for value in values))
     size = (missing.bit_length() + 7) // 8
-    return Frame(row.step, sequence, now, values, missing.to_bytes(size, "little"))
+    return Frame(row.step, sequence, now, packed, missing.to_bytes(size, "little"))
 
 
 def replay_log(log: Log, rules: Sequence[Rule]) -> Iterator[AlertChanged]:
