@@ -32,6 +32,7 @@ SHORTEST_HOLD = 1.0  # s and at most
 LONGEST_HOLD = 30 * 86_400.0  # s
 
 _LENGTH = struct.Struct(">I")
+HEADER = _LENGTH.size  # bytes of a message before its body
 
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(max_length=512)]

@@ -20,6 +20,19 @@ HEADING: Style = {"bold": True}
 OF_SEVERITY: dict[str, Style] = {"info": PLAIN, "warning": WARNING, "critical": BAD}
 
 
+def styled(text: str, style: Style) -> str:
+    """The text with the codes of its style, which `click.echo` takes out where nobody sees them."""
+    if not style:
+        return text
+    color = style.get("fg")
+    return click.style(
+        text,
+        fg=color if isinstance(color, str) else None,
+        bold=True if style.get("bold") else None,
+        dim=True if style.get("dim") else None,
+    )
+
+
 class Terminal:
     """Where lines go, each with a prefix; colors only where a person reads them."""
 
@@ -43,15 +56,7 @@ class Terminal:
             self._write(f"    | {line}")
 
     def _styled(self, text: str, style: Style) -> str:
-        if not (self._colored and style):
-            return text
-        color = style.get("fg")
-        return click.style(
-            text,
-            fg=color if isinstance(color, str) else None,
-            bold=True if style.get("bold") else None,
-            dim=True if style.get("dim") else None,
-        )
+        return styled(text, style) if self._colored else text
 
     def _write(self, text: str) -> None:
         try:

@@ -14,8 +14,8 @@ from functools import partial
 from sentinel import wire
 from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.run import Run
-from sentinel.engine.transition import AlertChanged, IncidentChanged, Transition
-from sentinel.store.shapes import OpenIncident, RankRow, RunRow
+from sentinel.engine.open_incident import closing
+from sentinel.store.shapes import RankRow, RunRow
 from sentinel.store.store import Store
 
 log = logging.getLogger("sentinel.daemon")
@@ -37,13 +37,15 @@ class Leftovers:
         self._expected.pop(run.name, None)
         row = next((row for row in self._store.runs() if row.name == run.name), None)
         incident = self._store.open_incident(run.name)
-        if row is not None:
-            run.adopt_checkpoints(self._store.checkpoints(run.name), row.step)
-        if (
+        continues = (
             row is not None
             and row.state != "finished"
             and any(_is_same(rank, hello) for rank in self._store.ranks(run.name))
-        ):
+        )
+        run.course.begin(now, continues=continues, step=row.step if row is not None else None)
+        if row is not None:
+            run.adopt_checkpoints(self._store.checkpoints(run.name), row.step)
+        if row is not None and continues:
             log.info("run %s goes on under this daemon", run.name)
             run.adopt(incident, row.hold, row.started, now)
             run.command = run.command or row.command
@@ -70,27 +72,6 @@ class Leftovers:
         """What became of these runs is on record."""
         for name in names:
             self._expected.pop(name, None)
-
-
-def closing(incident: OpenIncident, now: float) -> list[Transition]:
-    """What resolves an incident of a job that is gone, now that another has its name."""
-    alerts: list[Transition] = [
-        replace(alert, state="resolved", at=now)
-        for alert in incident.alerts
-        if isinstance(alert, AlertChanged)
-    ]
-    return [
-        *alerts,
-        IncidentChanged(
-            incident.run,
-            incident.id,
-            "resolved",
-            incident.severity,
-            incident.opened_step,
-            incident.cause,
-            now,
-        ),
-    ]
 
 
 def _is_same(rank: RankRow, hello: wire.Hello) -> bool:

@@ -79,7 +79,8 @@ class Desk:
     """What the runs of one daemon share.
 
     `tell` passes news on to who looks on, `record` keeps a message of a rank as it came (None:
-    its connection ended). `observe`: rules may not act.
+    its connection ended), or with `chunk.DAEMON` what the daemon did. `observe`: rules may not
+    act.
     """
 
     ledger: Ledger

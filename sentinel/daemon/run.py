@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal, Protocol
 
-from sentinel import wire
+from sentinel import clock, wire
+from sentinel.daemon.course import Course
 from sentinel.daemon.holding import standstill
 from sentinel.daemon.news import StateNews
 from sentinel.daemon.orders import Desk, Orders, Position
 from sentinel.daemon.shelf import Shelf
+from sentinel.engine import event
 from sentinel.engine.checkpoint import Checkpoint
+from sentinel.engine.open_incident import OpenIncident
 from sentinel.engine.roster import RankState
 from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import (
@@ -25,12 +27,12 @@ from sentinel.engine.transition import (
     Transition,
 )
 from sentinel.errors import WireError
-from sentinel.store.shapes import HoldRow, OpenIncident, RunState
+from sentinel.store.chunk import DAEMON
+from sentinel.store.shapes import HoldRow, RunState
 
 log = logging.getLogger("sentinel.daemon")
 
 GRACE = 15.0  # s without any rank connected after which a run counts as lost
-MAX_TOLD = 20  # faults that are logged; all are counted
 TOGETHER = 0.02  # s within which ranks are gone at the same time, as with their host
 WELL = frozenset({"finished", "detached", "stopped"})  # goodbyes of ranks that have ended as meant
 
@@ -54,9 +56,8 @@ class Run:
     def __init__(self, name: str, engine: RunEngine, desk: Desk, now: float) -> None:
         self.name = name
         self.engine = engine
-        self.orders = Orders(
-            name, now, desk, self.position, self._broadcast, resumed=engine.resumed
-        )
+        self.course = Course(engine, desk.counts, desk.record)
+        self.orders = Orders(name, now, desk, self.position, self._broadcast, resumed=self._resumed)
         self.shelf = Shelf(name, engine.checkpoints, desk.ledger)
         self.command = ""
         self.ended: float | None = None
@@ -118,8 +119,11 @@ class Run:
 
     # Ranks come and go.
 
-    def admit(self, hello: wire.Hello, line: Line, now: float) -> None:
-        """Take in a rank. Raises `WireError` with the reason when it cannot be."""
+    def admit(self, hello: wire.Hello, line: Line, now: float, body: bytes | None = None) -> None:
+        """Take in a rank. Raises `WireError` with the reason when it cannot be.
+
+        `body` is the message as it came, if it came from outside.
+        """
         self.check(hello)
         known = self._hellos.get(hello.rank)
         if known is not None and known.incarnation != hello.incarnation:
@@ -138,7 +142,7 @@ class Run:
         self.orders.control.world_size = hello.world_size
         if len(self._lines) == hello.world_size:
             self.orders.complete(now)
-        self._judge(partial(self.engine.feed, hello.rank, hello, now))
+        self._happened(hello.rank, hello, now, body)
         self.tell_state()
 
     def greet(self, line: Line) -> None:
@@ -185,8 +189,7 @@ class Run:
         self._settle(now)
 
     def _disconnected(self, rank: int, now: float) -> None:
-        self._desk.record(self.name, rank, now, None)
-        self._judge(partial(self.engine.disconnected, rank, now))
+        self._happened(rank, None, now)
 
     def adopt(
         self, incident: OpenIncident | None, hold: HoldRow | None, started: float, now: float
@@ -217,19 +220,26 @@ class Run:
 
     # What ranks say.
 
-    def hear(self, rank: int, message: wire.FromRank, now: float) -> None:
-        """A message of a rank that was taken in. Raises `WireError` when it makes no sense."""
+    def hear(
+        self, rank: int, message: wire.FromRank, now: float, body: bytes | None = None
+    ) -> None:
+        """A message of a rank that was taken in. Raises `WireError` when it makes no sense.
+
+        `body` is the message as it came, if it came from outside.
+        """
         if isinstance(message, wire.Hello):
             raise WireError("a second hello on one connection")
-        if isinstance(message, wire.Standing):
-            self.orders.standing(rank, message)
-        elif isinstance(message, wire.Report):
-            self.orders.heard(message.outcome, now)
-        elif isinstance(message, wire.BlackBoxPart):
+        if isinstance(message, wire.BlackBoxPart):  # has a place of its own
             if self._desk.archive is not None:
                 self._desk.archive.take(rank, message)
+        elif isinstance(message, wire.Standing):
+            self.course.keep(rank, message, now, body)
+            self.orders.standing(rank, message)
+        elif isinstance(message, wire.Report):
+            self.course.keep(rank, message, now, body)
+            self.orders.heard(message.outcome, now)
         else:
-            self._judge(partial(self.engine.feed, rank, message, now))
+            self._happened(rank, message, now, body)
             if isinstance(message, wire.Heartbeat) and message.outcome:
                 self.orders.heard(message.outcome, now)
             elif isinstance(message, wire.Checkpoint):
@@ -241,7 +251,7 @@ class Run:
     def tick(self, now: float) -> None:
         """Once a second."""
         if self.active:
-            self._judge(partial(self.engine.tick, now))
+            self._happened(DAEMON, event.Ticked(), now)
             self.orders.tick(now)
         self.shelf.keep(now)
         self._settle(now)
@@ -251,7 +261,7 @@ class Run:
         if not self.active:
             return
         for rank, reason, why in self._unsaid(now, well=well):
-            self._judge(partial(self.engine.feed, rank, wire.Goodbye(reason, why), now))
+            self._happened(rank, wire.Goodbye(reason, why), now)
         for line in [*self._lines.values()]:
             line.refuse("the launcher of this run has ended", final=True)
         self._lines.clear()
@@ -294,7 +304,7 @@ class Run:
     def _finish(self, end: Ended, now: float, *, for_good: bool = True) -> None:
         """It has ended. Unless `for_good`, its incident stays open for when ranks come back."""
         if for_good:
-            self._judge(partial(self.engine.ended, now))
+            self._happened(DAEMON, event.Ended(), now)
         self.orders.ended(now)
         self._end, self.ended = end, now
         self.tell_state()
@@ -306,18 +316,15 @@ class Run:
             step = self.orders.control.hold.step if self.orders.control.hold else self.engine.step
             self._desk.tell(StateNews(self.name, before, state, step))
 
+    def _resumed(self) -> None:
+        self._happened(DAEMON, event.Resumed(), clock.steady())
+
     # What the engine says.
 
-    def _judge(self, judge: Callable[[], list[Transition]]) -> None:
-        begun = time.perf_counter()
-        try:
-            transitions = judge()
-        except Exception:
-            self._desk.counts.faults += 1
-            if self._desk.counts.faults <= MAX_TOLD:
-                log.exception("run %s: the engine failed on a message", self.name)
-            return
-        self._desk.counts.judge.observe(time.perf_counter() - begun)
+    def _happened(
+        self, rank: int, what: event.Happening, now: float, body: bytes | None = None
+    ) -> None:
+        transitions = self.course.judge(rank, what, now, body)
         if transitions:
             self._note(transitions)
             self._desk.ledger.commit(transitions, partial(self._committed, transitions))

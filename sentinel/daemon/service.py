@@ -28,7 +28,7 @@ from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import Listener, News
 from sentinel.daemon.orders import Desk
 from sentinel.daemon.refusals import Refusals
-from sentinel.daemon.run import Run
+from sentinel.daemon.run import Line, Run
 from sentinel.daemon.session import Session
 from sentinel.daemon.view import rows_of
 from sentinel.engine.checkpoint import CLEAN_STEPS
@@ -172,14 +172,14 @@ class Service:
 
     # For sessions.
 
-    def admit(self, hello: wire.Hello, session: Session, now: float) -> Run:
+    def admit(self, hello: wire.Hello, session: Line, now: float, body: bytes) -> Run:
         """See `session.Floor`."""
         run = self.runs.get(hello.run)
         if run is not None and run.state == "finished":
             run = None  # another job by the name of one that has come to its end
         if run is None:
             run = self.runs[hello.run] = self._new_run(hello, now)
-        run.admit(hello, session, now)
+        run.admit(hello, session, now, body)
         return run
 
     def _new_run(self, hello: wire.Hello, now: float) -> Run:
@@ -203,10 +203,6 @@ class Service:
         if not over:
             raise WireError(f"the daemon serves {MAX_RUNS} runs already")
         del self.runs[min(over, key=lambda name: over[name])]
-
-    def record(self, run: str, rank: int, now: float, body: bytes) -> None:
-        """See `session.Floor`."""
-        self.recording.append(run, rank, now, body)
 
     def turned_away(self, kind: str, by: str, asked: str, why: str, run: str) -> None:
         """See `session.Floor`."""

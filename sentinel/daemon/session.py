@@ -35,11 +35,11 @@ class Floor(Protocol):
 
     counts: Counts
 
-    def admit(self, hello: wire.Hello, session: Session, now: float) -> Run:
-        """The run that this rank belongs to. Raises `WireError` when it is not taken in."""
+    def admit(self, hello: wire.Hello, session: Session, now: float, body: bytes) -> Run:
+        """The run that this rank belongs to. Raises `WireError` when it is not taken in.
 
-    def record(self, run: str, rank: int, now: float, body: bytes) -> None:
-        """Keep a message as it came."""
+        `body` is the message as it came.
+        """
 
     def turned_away(self, kind: str, by: str, asked: str, why: str, run: str) -> None:
         """Put on the record that a peer asked for what it may not; `run` is its own, or empty."""
@@ -161,9 +161,7 @@ class Session(asyncio.Protocol):
     def _message(self, body: bytes, now: float) -> None:
         message = wire.decode_from_rank(body)
         if self._run is None:
-            self._open(message, now)
-            if self._run is None:
-                return
+            self._open(message, body, now)
         elif isinstance(message, wire.Unknown):
             self._floor.counts.rejected["unknown"] += 1
             return
@@ -173,17 +171,14 @@ class Session(asyncio.Protocol):
             if isinstance(message, wire.Frame):
                 self._floor.counts.frames += 1
                 self._floor.counts.last_frame = now
-            self._run.hear(self._rank, message, now)
-        if isinstance(message, wire.BlackBoxPart):
-            return  # has a place of its own, and the recording is a ring
-        self._floor.record(self._run.name, self._rank, now, body)
+            self._run.hear(self._rank, message, now, body)
 
-    def _open(self, message: wire.FromRank | wire.Unknown, now: float) -> None:
+    def _open(self, message: wire.FromRank | wire.Unknown, body: bytes, now: float) -> None:
         """What a peer says before it has been taken in. Raises `WireError`."""
         if not isinstance(message, wire.Hello):
             raise WireError(f"expected hello first, got {type(message).__name__.lower()}")
         wire.check_version(message.version)
-        self._run = self._floor.admit(message, self, now)
+        self._run = self._floor.admit(message, self, now, body)
         self._rank = message.rank
         if self._deadline is not None:
             self._deadline.cancel()

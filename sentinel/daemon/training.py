@@ -50,9 +50,9 @@ class TlsSession(Session):
         self._peer = str(peer[0]) if peer else "an unknown address"
         return ""
 
-    def _open(self, message: wire.FromRank | wire.Unknown, now: float) -> None:
+    def _open(self, message: wire.FromRank | wire.Unknown, body: bytes, now: float) -> None:
         if self.token is not None:
-            super()._open(message, now)
+            super()._open(message, body, now)
             return
         presented = message.token if isinstance(message, wire.Credentials) else None
         try:

@@ -1,10 +1,13 @@
-"""Feed what ranks once said to the engine again."""
+"""Tell an engine again what once happened to a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from sentinel.engine import event
+from sentinel.engine.event import Began, Happening, OfDaemon
+from sentinel.engine.open_incident import Pending, closing
 from sentinel.engine.rule import Rule
 from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import AlertChanged, Transition
@@ -15,60 +18,89 @@ _MAX_TICKS = 3600  # between two messages; what a silence can bring about has ha
 
 
 class Moment(NamedTuple):
-    """What happened at one time: a message of a rank, or None where its connection ended."""
+    """What happened at one time: to the whole run, or to a rank.
+
+    A message of its, or None where its connection ended.
+    """
 
     now: float
     rank: int
-    message: FromRank | None
+    message: FromRank | OfDaemon | None
 
 
 class Replay:
     """One run that happens once more, under these rules. `engine` says how it stands.
 
-    With `clock` the engine is told of the passing of time as the daemon tells it, about once a
-    second; without, rules of silence and loss are never judged, as befits a log without
-    heartbeats.
+    Where it is not recorded how the daemon told its engine of the passing of time, and there is a
+    `clock`, that is done here about once a second. Without, rules of silence and loss are never
+    judged, as befits a log without heartbeats.
     """
 
     def __init__(self, run: str, rules: Sequence[Rule], *, clock: bool = True) -> None:
         self.engine = RunEngine(run, rules)
+        self._rules = rules
         self._clock = clock
         self._ticked: float | None = None
+        self._pending = Pending()
 
-    def take(self, moment: tuple[float, int, FromRank | None]) -> list[Transition]:
+    def take(self, moment: Moment) -> list[Transition]:
         """What the engine makes of this."""
         now, rank, message = moment
-        told = self._tick(now) if self._clock else []
-        if message is None:
-            return told + self.engine.disconnected(rank, now)
-        return told + self.engine.feed(rank, message, now)
+        if isinstance(message, Began):
+            told = self._begin(message, now)
+        else:
+            told = self._tick(now) + self._tell(rank, message, now)
+        if told:
+            self._pending.note(told)
+        return told
+
+    def _tell(self, rank: int, message: Happening, now: float) -> list[Transition]:
+        if isinstance(message, OfDaemon):
+            self._clock = False
+        return event.take(self.engine, rank, message, now)
 
     def _tick(self, now: float) -> list[Transition]:
+        if not self._clock:
+            return []
+        last = self._ticked
+        if last is None:
+            self._ticked = now
+            return []
         told: list[Transition] = []
-        for tick in [] if self._ticked is None else _ticks(self._ticked, now):
-            told += self.engine.tick(tick)
-            self._ticked = tick
-        self._ticked = now if self._ticked is None else self._ticked
+        for count in range(1, min(int((now - last) / TICK), _MAX_TICKS) + 1):
+            self._ticked = last + count * TICK
+            told += self.engine.tick(self._ticked)
         return told
+
+    def _begin(self, began: Began, now: float) -> list[Transition]:
+        """Another engine goes on. What was open is handed over by what happened here: these may be
+        other rules than those that the daemon had."""
+        self._clock = False
+        before, incident = self.engine, self._pending.incident
+        self.engine = RunEngine(before.run, self._rules, clean_steps=began.clean_steps)
+        if began.step is not None:
+            self.engine.checkpoints.adopt(before.checkpoints.all(), began.step)
+        if incident is None:
+            return []
+        if not began.continues:
+            return closing(incident, now)
+        self.engine.adopt(
+            incident.id,
+            incident.cause,
+            incident.severity,
+            incident.opened_step,
+            incident.alerts,
+        )
+        return []
 
 
 def replay_messages(
-    run: str,
-    moments: Iterable[tuple[float, int, FromRank | None]],
-    rules: Sequence[Rule],
-    *,
-    clock: bool = True,
+    run: str, moments: Iterable[Moment], rules: Sequence[Rule], *, clock: bool = True
 ) -> Iterator[Transition]:
     """What the engine makes of what happened to a run, in its order. See `Replay`."""
     replay = Replay(run, rules, clock=clock)
     for moment in moments:
         yield from replay.take(moment)
-
-
-def _ticks(last: float, now: float) -> Iterator[float]:
-    """The ticks after the last one, up to now."""
-    for count in range(1, min(int((now - last) / TICK), _MAX_TICKS) + 1):
-        yield last + count * TICK
 
 
 def begins_to_fire(transitions: Iterable[Transition]) -> Iterator[AlertChanged]:

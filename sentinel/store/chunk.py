@@ -18,12 +18,16 @@ from sentinel.errors import StateError
 STORED: Literal[0] = 0
 ZLIB: Literal[1] = 1
 
+DAEMON = (1 << 32) - 1  # in the place of a rank: what the daemon itself did
 _HEAD = struct.Struct("<dIi")
 _ENDED = -1
 
 
 class Recorded(NamedTuple):
-    """One message body of a rank at `now` (s); `body` None: its connection ended."""
+    """One message body of a rank at `now` (s); `body` None: its connection ended.
+
+    With `DAEMON` for a rank it is an event of the daemon's own (see engine/event.py).
+    """
 
     now: float
     rank: int
@@ -66,5 +70,5 @@ def unpack(codec: int, block: bytes) -> Iterator[Recorded]:
 
 
 def opens(body: bytes | None) -> bool:
-    """Whether this is a `Hello`: without it, the frames behind it mean nothing."""
-    return body is not None and b"\xa5hello" in body[:9]
+    """Whether this is a `Hello`, or the daemon's beginning: what follows rests on it."""
+    return body is not None and (b"\xa5hello" in body[:9] or b"\xa5began" in body[:9])

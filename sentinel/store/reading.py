@@ -9,6 +9,7 @@ import msgspec
 
 from sentinel.clock import isoformat
 from sentinel.engine.coverage import RunCoverage
+from sentinel.engine.open_incident import OpenIncident
 from sentinel.engine.transition import AlertChanged, Asked, Cause, Severity
 from sentinel.held import HoldTerms
 from sentinel.store import journal
@@ -21,7 +22,6 @@ from sentinel.store.shapes import (
     CauseJSON,
     HoldRow,
     IncidentJSON,
-    OpenIncident,
     RankRow,
     RunRow,
     RunState,

@@ -1,8 +1,10 @@
 """All messages of all runs as they came, for `sentinel replay`: `telemetry.db`.
 
-Messages are kept in blocks (see chunk.py), written every second or so; what was not flushed when
-the daemon is killed is lost, and nothing else. The oldest blocks go when there are too many bytes
-of them, but each rank's last `Hello` among them stays, so that what is left can still be read.
+Between them is what the daemon did itself, as `chunk.DAEMON` (see engine/event.py). All is kept in
+blocks (see chunk.py), written every second or so; what was not flushed when the daemon is killed is
+lost, and nothing else. The oldest blocks go when there are too many bytes of them, but the last
+`Hello` among them of each rank that was still connected stays, so that what is left can still be
+read: as if they had all been said when it begins.
 """
 
 from __future__ import annotations
@@ -156,13 +158,16 @@ class Recording:
 
         Reads one block at a time. Raises `StateError`.
         """
-        found = self._database.rows(
-            "SELECT rank, now, body FROM openings WHERE run = (SELECT id FROM runs WHERE name = ?) "
-            "ORDER BY now, rank",
-            (run,),
+        openings = self._database.rows(
+            "SELECT rank, now, body, (SELECT first FROM blocks WHERE blocks.run = openings.run "
+            "ORDER BY id LIMIT 1) AS begins "
+            "FROM openings WHERE run = (SELECT id FROM runs WHERE name = ?) "
+            "ORDER BY now, rank != ?, rank",
+            (run, chunk.DAEMON),
         )
-        for row in found:
-            yield Recorded(_float(row["now"]), whole(row["rank"]), _bytes(row["body"]))
+        for row in openings:
+            now = _float(row["now"] if row["begins"] is None else row["begins"])
+            yield Recorded(now, whole(row["rank"]), _bytes(row["body"]))
         last = 0
         while block := self._database.rows(
             "SELECT id, codec, body FROM blocks WHERE run = (SELECT id FROM runs WHERE name = ?) "
@@ -171,6 +176,15 @@ class Recording:
         ):
             last = whole(block[0]["id"])
             yield from chunk.unpack(whole(block[0]["codec"]), _bytes(block[0]["body"]))
+
+    def entries(self, run: str) -> int:
+        """How many messages of a run were flushed and are still there."""
+        (row,) = self._database.rows(
+            "SELECT coalesce(sum(entries), 0) AS n FROM blocks "
+            "WHERE run = (SELECT id FROM runs WHERE name = ?)",
+            (run,),
+        )
+        return whole(row["n"])
 
     def runs(self) -> list[str]:
         """The runs that are recorded, oldest first."""
@@ -224,7 +238,11 @@ def _trim(connection: sqlite3.Connection, excess: int) -> int:
     while gone < excess:
         (oldest,) = rows(connection, "SELECT * FROM blocks ORDER BY id LIMIT 1")
         for entry in chunk.unpack(whole(oldest["codec"]), _bytes(oldest["body"])):
-            if chunk.opens(entry.body):
+            if entry.body is None:
+                connection.execute(
+                    "DELETE FROM openings WHERE run = ? AND rank = ?", (oldest["run"], entry.rank)
+                )
+            elif chunk.opens(entry.body):
                 connection.execute(
                     "INSERT OR REPLACE INTO openings (run, rank, now, body) VALUES (?, ?, ?, ?)",
                     (oldest["run"], entry.rank, entry.now, entry.body),

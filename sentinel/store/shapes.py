@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from sentinel.clock import isoformat
-from sentinel.engine.transition import AlertChanged, Cause, Severity
 from sentinel.held import HoldTerms
 
 RunState = Literal["running", "pausing", "held", "resuming", "lost", "finished"]
@@ -183,22 +182,6 @@ class ActionRow:
     reason: str
     detail: str
     at: float
-
-
-@dataclass(frozen=True)
-class OpenIncident:
-    """An incident that was open when the daemon ended, as the engine needs it to go on with it.
-
-    `alerts` are those that still fire.
-    """
-
-    id: str
-    run: str
-    severity: Severity
-    opened_step: int
-    cause: Cause
-    opened_at: float
-    alerts: tuple[AlertChanged, ...]
 
 
 def hold_json(hold: HoldRow, now: float) -> HoldJSON:

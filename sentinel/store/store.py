@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sentinel.engine.checkpoint import Checkpoint
 from sentinel.engine.coverage import RunCoverage
+from sentinel.engine.open_incident import OpenIncident
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
 from sentinel.store import journal, location, reading, saving, shelf, writing
@@ -20,7 +21,6 @@ from sentinel.store.shapes import (
     ActionState,
     HoldRow,
     IncidentJSON,
-    OpenIncident,
     RankRow,
     RunRow,
     StatusJSON,

@@ -245,10 +245,7 @@ class Floor:
     def closed(self, session: Session) -> None:
         """Nothing to be done."""
 
-    def record(self, run: str, rank: int, now: float, body: bytes) -> None:
-        raise AssertionError("nobody was taken in")
-
-    def admit(self, hello: wire.Hello, session: Session, now: float) -> object:
+    def admit(self, hello: wire.Hello, session: Session, now: float, body: bytes) -> object:
         raise AssertionError("nobody says hello")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+from sentinel.engine.event import Began, take
 from sentinel.engine.rulefile import load, resolve_pack
 from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import Transition
@@ -35,9 +36,8 @@ def test_a_recorded_run_gives_what_happened_live() -> None:
         while ticked + 1 <= now:
             ticked += 1
             live += engine.tick(ticked)
-        live += (
-            engine.disconnected(rank, now) if message is None else engine.feed(rank, message, now)
-        )
+        assert not isinstance(message, Began)
+        live += take(engine, rank, message, now)
     told = list(replay_messages("run", _recorded(), rules))
     assert repr(told) == repr(live)
     assert [one.rule for one in begins_to_fire(told)] == [
