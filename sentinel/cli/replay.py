@@ -148,7 +148,7 @@ class _Replaying:
                         replay_text.run_lines(test) if alone else replay_text.compared_lines(test)
                     )
         for note in test.notes:
-            click.echo(f"sentinel: {note}", err=True)
+            click.echo(f"sentinel: {test.run}: {note}", err=True)
         if picture is not None:
             path = picture.draw()
             click.echo(f"sentinel: {path} shows {test.run}", err=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from sentinel import wire
 from sentinel.cli.client import Client
 from sentinel.cli.order import look
+from sentinel.control.barrier import Verdict
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import Daemon, environment, eventually, sentinel
 from tests.daemon.scenes import broken, status
@@ -222,20 +226,45 @@ def test_no_run_goes_on_is_said(tmp_path: Path) -> None:
 
 
 def test_a_recorded_run_replays_to_the_alerts_that_it_had(tmp_path: Path) -> None:
+    """A hold, a resume after which alerts act anew, a second daemon, a rank that fails."""
     daemon = Daemon(tmp_path / "state").start()
     job = broken(daemon)
     assert status(daemon)["state"] == "held"
-    (incident,) = json.loads(daemon.get("/api/incidents")[1])
+    resumed = sentinel("resume", "run", "--state", daemon.state, "--wait", "0")
+    assert resumed.returncode == 0, resumed.stderr
+    assert job.await_verdict() is Verdict.GO
+    for _ in range(3):
+        job.train()
+    job.train({0: {"skipped": 1.0}, 1: {"skipped": 1.0}})
+    assert daemon.stop() == 0
+    daemon.start()
+    for rank in job.ranks:
+        rank.close()
+    job.connect()
+    for _ in range(15):
+        job.train()
+    job.train({1: {"loss": float("nan")}})
+    job.ranks[0].send(wire.Goodbye("exception", "ValueError"))
+    eventually(lambda: b"RankFailed" in daemon.get("/api/incidents")[1], "the failure's alert")
     assert daemon.stop() == 0
     job.vanish()
+
     done = sentinel("replay", daemon.state, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     replayed = [json.loads(line) for line in done.stdout.splitlines()]
-    assert all(
-        set(line) == {"run", "step", "rule", "severity", "actions", "value"} for line in replayed
-    )
-    assert [line["rule"] for line in replayed] == [alert["rule"] for alert in incident["alerts"]]
-    assert {line["run"] for line in replayed} == {"run"}
+    fields = ("run", "step", "rule", "severity", "actions", "value")
+    assert all(set(line) == {*fields} for line in replayed)
+    assert [tuple(line[field] for field in fields) for line in replayed] == _on_record(daemon.state)
+    assert {"NonFiniteUpdate", "SkippedStep", "RankFailed"} <= {line["rule"] for line in replayed}
+
+
+def _on_record(state: Path) -> list[tuple[object, ...]]:
+    """The alerts that a daemon put on record, in their order, as `replay --json` shows them."""
+    with contextlib.closing(sqlite3.connect(f"file:{state}/sentinel.db?mode=ro", uri=True)) as file:
+        found = file.execute(
+            "SELECT run, fired_step, rule, severity, actions, value FROM alerts ORDER BY id"
+        )
+        return [(*row[:4], json.loads(row[4]), row[5]) for row in found]
 
 
 def test_a_foreign_log_is_replayed(tmp_path: Path) -> None:
@@ -250,13 +279,18 @@ def test_a_foreign_log_is_replayed(tmp_path: Path) -> None:
     assert (alert["run"], alert["step"], alert["rule"]) == ("their-run", 51, "NonFiniteLoss")
     assert alert["value"] == "NaN"
     shown = sentinel("replay", log)
-    assert "their-run step 51: warning: NonFiniteLoss" in shown.stdout
-    assert shown.stderr == "1 alert\n"
+    assert "step 51  row 51" in shown.stdout
+    assert "Total of 1 run, 101 rows: 1 alert" in shown.stdout
+    assert shown.stderr == ""
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("", "empty"), ("hello\n", ":1: not JSON"), ('{"step": 1}\n{"loss": 1}\n', ":2: ")],
+    [
+        ("", "empty"),
+        ("hello\n", "no values of a known name"),
+        ('{"step": 1, "loss": 1}\n{"step": 2, "loss": [1]}\n', ":2: "),
+    ],
 )
 def test_a_log_that_cannot_be_read_is_said_with_its_line(
     tmp_path: Path, content: str, reason: str
