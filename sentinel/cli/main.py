@@ -28,7 +28,7 @@ COMMANDS = {
     "stop": ("stop", "End a run cleanly after a step."),
     "token": ("token", "Say who may reach the daemon over the network, and what they may do."),
     "replay": ("replay", "Try rules on recorded runs and on other tools' logs."),
-    "rules": ("rules", "Check rule files."),
+    "rules": ("rules", "Check, test and list rules, and see why one fired or did not."),
     "drill": ("drill", "Train a small model, break it on purpose, and watch what is noticed."),
 }
 

@@ -9,7 +9,7 @@ from sentinel.cli.rules import check, explain, listing, run_tests
 
 @click.group("rules")
 def command() -> None:
-    """Write rules: check them, test them, see what there is, and why one fired or did not."""
+    """Check, test and list rules, and see why one fired or did not."""
 
 
 command.add_command(check.command)
