@@ -22,7 +22,8 @@ def detect(source: Source, columns: Columns) -> str:
     lines = _first_lines(source, 1)
     if not lines:
         raise source.error('empty: expected a log, such as lines of {"step": 1, "loss": 2.5}')
-    if b"\0" in source.head.rstrip(b"\0") and not source.is_utf16:
+    text = source.head.rstrip(b"\0")  # a machine that loses power may leave a file ending so
+    if not source.is_utf16 and (b"\0" in text or not text.strip()):
         raise source.error("a binary file, not a log")
     first = lines[0]
     if first.startswith("{"):

@@ -198,7 +198,7 @@ def test_progress_is_the_share_of_the_bytes(tmp_path: Path) -> None:
         (b"\x7fELF\x02\x01\0\0\0\x01", "a binary file, not a log"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1", "a binary file, not a log"),
         (bytes(5000) + b"x", "a binary file, not a log"),
-        (bytes(5000), "no values of a known name"),
+        (bytes(5000), "a binary file, not a log"),
         (b"\x80\x81\n", "no values of a known name"),
         (b"hello\nworld\n", "no values of a known name"),
         (b"1,2.5\n2,2.25\n", "no values of a known name"),
