@@ -75,7 +75,7 @@ def on_log(run: LabelledRun) -> Alarms:
 def synthetic(options: argparse.Namespace, pool: ProcessPoolExecutor) -> str:
     """The part on synthetic traces."""
     size = QUICK if options.quick else Size()
-    seeds = options.seeds or (3 if options.quick else 10)
+    seeds = options.seeds or (2 if options.quick else 6)
     cases = [
         (family, seed)
         for family in FAMILIES
@@ -173,6 +173,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.write and options.only:
         parser.error("--only is for a look: --write wants all families")
+    if options.only and not any(options.only in family for family in FAMILIES):
+        parser.error(f"no family has {options.only!r} in its name: {', '.join(FAMILIES)}")
     if options.logs and not (options.logs / "labels.json").is_file():
         parser.error(f"{options.logs} has no labels.json")
     return options

@@ -72,7 +72,8 @@ def sources_table(scored: Scored) -> str:
     rows = []
     for source in sources:
         of_source = [one for run, one in scored if run.source == source]
-        rows.append(_figures(f"{source} ({len(of_source)} runs)", of_source))
+        runs = "1 run" if len(of_source) == 1 else f"{len(of_source)} runs"
+        rows.append(_figures(f"{source} ({runs})", of_source))
     return "Sentinel by source.\n\n" + _table(["source", *_FIGURES, "needless pauses"], rows)
 
 
