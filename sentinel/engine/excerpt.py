@@ -18,8 +18,8 @@ class Excerpt:
     """What the nodes of a line's syntax tree were parsed from. `start` is its first column."""
 
     def __init__(self, line: str) -> None:
-        self._bytes = line.lstrip().encode()  # Python counts columns in bytes
-        self.start = len(line) - len(line.lstrip()) + 1
+        self._bytes = line.lstrip(" ").encode()  # Python counts columns in bytes
+        self.start = len(line) - len(line.lstrip(" ")) + 1
 
     def text(self, node: ast.expr) -> str:
         """As it was written."""

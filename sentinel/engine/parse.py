@@ -30,7 +30,7 @@ def parse(text: str) -> Expression:
     """The expression that `text` means. Raises `RuleError`."""
     if len(text) > MAX_TEXT:
         raise RuleError(f"expression of {len(text)} characters exceeds {MAX_TEXT}")
-    line = text.translate(_BLANKS).rstrip()
+    line = text.translate(_BLANKS).rstrip(" ")
     _check_characters(line)
     tree = _syntax_tree(line)
     excerpt = Excerpt(line)
@@ -73,7 +73,7 @@ def _check_characters(line: str) -> None:
 
 
 def _syntax_tree(line: str) -> ast.expr:
-    start = len(line) - len(line.lstrip())
+    start = len(line) - len(line.lstrip(" "))
     if start == len(line):
         raise RuleError("the expression is empty")
     try:

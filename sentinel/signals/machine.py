@@ -161,7 +161,7 @@ COLLECTIVES = (
     ),
     Signal(
         "collective_bytes_per_second",
-        "1/s",
+        "B/s",
         _MAX,
         _AROUND,
         "bytes over the seconds of the group's fastest rank",

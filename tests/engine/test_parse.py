@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinel.engine.expression import Reading, Score, Statistic, Window
+from sentinel.engine.expression import (
+    Arithmetic,
+    Constant,
+    Expression,
+    Forecast,
+    RankOutlier,
+    Reading,
+    Score,
+    SecondsSince,
+    Statistic,
+    Window,
+)
 from sentinel.engine.grammar import MAX_NODES
 from sentinel.engine.parse import MAX_TEXT, parse
+from sentinel.engine.rulefile import load, resolve_pack
 from sentinel.errors import RuleError
 
 
@@ -132,19 +144,272 @@ def test_errors_quote_the_offending_piece(text: str, reason: str) -> None:
     assert reason in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "when", "axes", "first", "score"),
+    [
+        ('logged["val_loss"] > 3', "step", (), Reading("logged", label="val_loss"), None),
+        (
+            "by_rank(layer_grad_norm['a \"b\" #c']) > 3",
+            "step",
+            ("rank",),
+            Reading("layer_grad_norm", True, 'a "b" #c'),
+            None,
+        ),
+        (
+            'mean(logged["größe 🙂"][20]) > 3',
+            "step",
+            (),
+            Reading("logged", label="größe 🙂"),
+            Statistic("mean", Window(Reading("logged", label="größe 🙂"), 20)),
+        ),
+        (
+            "count(layer_grad_norm[5]) < 5",
+            "step",
+            ("layer",),
+            Reading("layer_grad_norm"),
+            Statistic("count", Window(Reading("layer_grad_norm"), 5)),
+        ),
+        (
+            "quantile(loss[50], share=1) > 5",
+            "step",
+            (),
+            Reading("loss"),
+            Statistic("quantile", Window(Reading("loss"), 50), 1),
+        ),
+        (
+            "steps_until(by_rank(loss)[50], 2 * lr) < 5",
+            "step",
+            ("rank",),
+            Reading("loss", True),
+            Forecast(
+                Window(Reading("loss", True), 50), Arithmetic("*", Constant(2.0), Reading("lr"))
+            ),
+        ),
+        (
+            "rank_outlier(collective_seconds) > 6",
+            "step",
+            ("collective", "rank"),
+            Reading("collective_seconds", True),
+            RankOutlier(Reading("collective_seconds", True)),
+        ),
+        ("disagrees(grad_norm)", "step", ("rank",), Reading("grad_norm", True), None),
+        ("disagrees(grad_norm, tolerance=0)", "step", ("rank",), Reading("grad_norm", True), None),
+        ("rank_outlier(silence) > 6", "tick", ("rank",), Reading("silence", True), None),
+        (
+            'seconds_since(logged["val_loss"]) > 600',
+            "tick",
+            (),
+            SecondsSince(Reading("logged", label="val_loss")),
+            SecondsSince(Reading("logged", label="val_loss")),
+        ),
+        (
+            "seconds_since(layer_grad_norm) > 60 or by_rank(silence) > 3",
+            "tick",
+            ("layer", "rank"),
+            SecondsSince(Reading("layer_grad_norm")),
+            None,
+        ),
+    ],
+)
+def test_functions_say_when_they_are_judged_and_of_what(
+    text: str, when: str, axes: tuple[str, ...], first: Reading, score: object
+) -> None:
+    expression = parse(text)
+    assert (expression.when, expression.axes, expression.value) == (when, axes, first)
+    assert score is None or expression.score == score
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host_memory_used_bytes > 0.95 * host_memory_limit_bytes",
+        "host_memory_used_bytes / host_memory_limit_bytes > loss",
+        "host_memory_used_bytes - 3e9 > 0",
+        "slope(host_memory_process_bytes[100]) > 0.001 * host_memory_limit_bytes",
+        "robust_z(host_memory_process_bytes) > loss",
+        "collective_bytes / collective_seconds > collective_bytes_per_second",
+        "loss / step_seconds > tokens_per_second",
+        "gpu_clock_hertz * step_seconds > loss",
+        "step_seconds * step_seconds > -(data_seconds * forward_seconds)",
+        'logged["bytes"] > host_memory_used_bytes and logged["bytes"] > loss',
+        "steps_until(host_memory_used_bytes[9], host_memory_limit_bytes) < count(loss[5])",
+        "seconds_since(loss) > silence",
+        "rank_outlier(step_seconds) > loss",
+        "gpu_temperature_celsius - 5 > gpu_memory_temperature_celsius",
+        "gpu_power_watts / gpu_power_limit_watts > 0.5",
+        "device_memory_retries > device_memory_ooms + out_of_memory",
+    ],
+)
+def test_quantities_of_one_unit_can_be_compared(text: str) -> None:
+    assert parse(text).text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "reason"),
+    [
+        (
+            "lr > 0 and loss > host_memory_used_bytes",
+            12,
+            "cannot be compared: a plain number, in bytes: divide what is in bytes by its like, "
+            "such as host_memory_limit_bytes",
+        ),
+        ("data_seconds > loss", 1, "in seconds, a plain number: divide what is in seconds"),
+        ("3 * gpu_power_watts >= step_seconds", 1, "in watts, in seconds: bring both to one unit"),
+        ("step_seconds / host_memory_used_bytes > 1 / collective_bytes", 1, "in seconds / bytes"),
+        ("data_seconds * step_seconds < data_seconds", 1, "in seconds^2, in seconds"),
+        ("tokens_per_second > loss", 1, "in 1 / seconds, a plain number: divide what is"),
+        ("0 < loss + step_seconds", 5, "'loss + step_seconds' cannot be added or subtracted"),
+        ("mean(step_seconds[9]) > count(loss[9])", 1, "cannot be compared: in seconds, a plain"),
+        ("steps_until(loss[9], data_seconds) > 1", 1, "cannot be compared: a plain number, in s"),
+        ("1 < loss < silence", 1, "cannot be compared"),
+        ("loss / 0 > 1", 8, "divides by zero"),
+        ("loss / -0.0 > 1", 8, "divides by zero"),
+    ],
+)
+def test_quantities_of_different_units_cannot(text: str, column: int, reason: str) -> None:
+    with pytest.raises(RuleError) as raised:
+        parse(text)
+    assert reason in raised.value.reason
+    assert raised.value.column == column
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "reason"),
+    [
+        ('loss["a"] > 1', 1, "'loss' has no labels: it is one number at each step"),
+        ("logged[val_loss] > 1", 1, 'a label is written in quotes: logged["val_loss"]'),
+        ("logged.val_loss > 1", 1, 'a label is written in quotes: logged["val_loss"]'),
+        ("by_rank(layer_grad_norm)['a'] > 1", 1, "as in by_rank(layer_grad_norm['a'])"),
+        ("layer_grad_norm['a']['b'] > 1", 1, "a label stands right behind the name"),
+        ("layer_grad_norm['a' 'b'] > 1", 17, "is no label: one text in quotes is"),
+        ("layer_grad_norm['a' + 'b'] > 1", 17, "is no label"),
+        ("layer_grad_norm[b'a'] > 1", 17, "is no label"),
+        ("layer_grad_norm[f'{loss}'] > 1", 17, "is no label"),
+        ("layer_grad_norm['''a'''] > 1", 17, "is no label"),
+        ("layer_grad_norm[''] > 1", 17, "is no label"),
+        ("layer_grad_norm['a\x00'] > 1", 19, "is not part of the language"),
+        ("layer_grad_norm['a\\x61'] > 1", 19, "is not part of the language"),
+        (
+            "layer_grad_norm > 1 and expert_load > 1",
+            25,
+            "'expert_load' has a number for each expert and 'layer_grad_norm' for each layer, "
+            'which do not meet: name the layer that is meant, as in layer_grad_norm["..."]',
+        ),
+        ("layer_grad_norm > expert_load", 1, "which do not meet"),
+        ("missing(layer_grad_norm - mean(expert_load[5]))", 9, "which do not meet"),
+        ("steps_until(layer_grad_norm[5], expert_load) > 1", 1, "which do not meet"),
+        ("quantile(loss[5]) > 1", 1, "quantile takes a window and a share from 0 to 1"),
+        ("quantile(loss[5], 1.5) > 1", 19, "the share of 'quantile(loss[5], 1.5)' must be a"),
+        ("quantile(loss[5], -0.1) > 1", 19, "must be a number from 0 to 1"),
+        ("quantile(loss[5], lr) > 1", 19, "must be a number from 0 to 1"),
+        ("quantile(loss, 0.5) > 1", 1, "quantile takes a window"),
+        ("count(loss) > 1", 1, "count takes a window, such as count(loss[200])"),
+        ("slope(loss[1]) > 1", 1, "a slope takes at least two values"),
+        ("steps_until(loss[5]) > 1", 1, "steps_until takes a window and a number"),
+        ("steps_until(loss, 5) > 1", 1, "steps_until takes a window and a number"),
+        ("steps_until(loss[1], 5) > 1", 1, "a slope takes at least two values"),
+        ("steps_until(loss[5], loss > 1) > 1", 22, "a limit is a number, and 'loss > 1' is a con"),
+        ("rank_outlier(by_rank(loss)) > 1", 1, "rank_outlier takes the name of one signal"),
+        ("rank_outlier(loss - lr) > 1", 1, "rank_outlier takes the name of one signal"),
+        ("rank_outlier(layer_grad_norm) > 1", 14, "every rank tells the part of 'layer_grad_n"),
+        ("rank_outlier(loss[5]) > 1", 19, "'5' is no label"),
+        ("disagrees(loss) > 1", 1, "a comparison takes numbers, and 'disagrees(loss)' is a cond"),
+        ("disagrees(loss, 2)", 17, "the tolerance of 'disagrees(loss, 2)' must be a number from"),
+        ("disagrees(loss, tolerance=lr)", 27, "must be a number from 0 to 1"),
+        ("disagrees(loss, 0.1, 0.2)", 1, "disagrees takes the name of one signal"),
+        ("disagrees(loss, tolerance=0, tolerance=1)", 1, "disagrees takes the name of one"),
+        ("seconds_since(loss - lr) > 1", 1, "seconds_since takes the name of one signal"),
+        ("seconds_since(silence) > 1", 15, "'silence' is known at every moment"),
+        ("seconds_since(loss) > 1 and lr > 0", 29, "'seconds_since' goes by the clock and 'lr'"),
+        ("mean(seconds_since(loss)[5]) > 1", 6, "'seconds_since' goes by the clock and has no"),
+        ("lost > 0 and robust_z(silence) > 1", 14, "'lost' goes by the clock and has no windows"),
+        ("l\u043ess > 1", 2, "is not part of the language of rules: it is CYRILLIC SMALL LETTER O"),
+        ("loss \u2265 1", 6, "it is GREATER-THAN OR EQUAL TO"),
+        ("loss > 1 \\\n and lr > 0", 10, "is not part of the language"),
+        ("\n  lss\n > 1", 4, "unknown signal 'lss'"),
+        ("loss >\n\n", 7, "syntax error at the end"),
+        ("mean(loss[10000]) > 1" + " or max(lr[10000]) > 1" * 60, 879, "more than 200 parts"),
+        (
+            " or ".join(f"max(loss[{10000 - n}]) > 1" for n in range(6)),
+            1,
+            "the windows hold 59985 values together, more than 50000: make them shorter",
+        ),
+        ("loss > 1\N{NO-BREAK SPACE}", 9, "is not part of the language"),
+        ("loss > \uff11", 8, "it is FULLWIDTH DIGIT ONE"),
+        ("[x for x in loss] > 1", 1, "is not part of the language"),
+        ("f'{loss}' > 1", 1, "is not part of the language"),
+        ("b'a' > 1", 1, "is neither a number nor a signal"),
+        ("... > loss", 1, "is neither a number nor a signal"),
+        ("None > loss", 1, "is neither a number nor a signal"),
+        ("mean(*loss[5]) > 1", 1, "mean takes a window"),
+        ("mean(loss[5], **lr) > 1", 1, "mean takes a window"),
+        ("loss if lr > 1 else 2 > 1", 1, "is not part of the language"),
+        ("yield", 1, "syntax error"),
+        ("loss > 1; lr > 2", 9, "syntax error near '; lr > 2'"),
+        ("loss = 1", 6, "syntax error"),
+        ("loss.__class__ > 1", 1, "'loss.__class__' is not part of the language"),
+        ("loss.__getattribute__('x') > 1", 1, "cannot be called"),
+        ("mean.__globals__ > 1", 1, "is not part of the language"),
+        ("loss > 1_0" + "0" * 1000, 8, "too large a number"),
+        ("loss > " + "9" * 1900, 8, "too large a number"),
+    ],
+)
+def test_errors_say_at_which_column(text: str, column: int, reason: str) -> None:
+    with pytest.raises(RuleError) as raised:
+        parse(text)
+    assert reason in raised.value.reason
+    assert (raised.value.column, raised.value.file) == (column, None)
+
+
 _WORDS = st.sampled_from(
     [
         *("loss", "lr", "by_rank(loss)", "layer_grad_norm", "silence", "3", "0.5", "nope"),
         *(" and ", " or ", "not ", " < ", " >= ", " == ", " + ", " / ", "-", "(", ")", "[5]", ","),
         *("mean(", "robust_z(", "nonfinite(", "missing(", "window=", "lambda", "'", "\n", "*"),
+        *("quantile(", "steps_until(", "rank_outlier(", "disagrees(", "seconds_since(", "logged"),
+        *(
+            '["a"]',
+            "[",
+            "]",
+            '"',
+            ":=",
+            "f'{",
+            "if",
+            "else",
+            "1e999",
+            "1j",
+            "\\",
+            "#",
+            "é",
+            ".real",
+        ),
     ]
+)
+_VALID = st.sampled_from(
+    [rule.expression.text for rule in load(resolve_pack("default"))]
+    + ['seconds_since(logged["val_loss"]) > 60', "disagrees(grad_norm, tolerance=1e-5)"]
 )
 
 
-@given(st.one_of(st.text(max_size=50), st.lists(_WORDS, max_size=12).map("".join)))
+@st.composite
+def _mutated(draw: st.DrawFn) -> str:
+    """A rule that is right, but for a piece that is cut, doubled or replaced."""
+    text = draw(_VALID)
+    start = draw(st.integers(0, len(text)))
+    end = draw(st.integers(start, min(len(text), start + 12)))
+    inside = draw(st.one_of(st.just(""), _WORDS, st.just(text[start:end] * 2), st.text(max_size=3)))
+    return text[:start] + inside + text[end:]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(max_size=50), st.lists(_WORDS, max_size=12).map("".join), _mutated()))
 def test_whatever_is_not_a_rule_is_a_rule_error(text: str) -> None:
+    expression: Expression | None
     try:
         expression = parse(text)
-    except RuleError:
+    except RuleError as error:
+        expression, column = None, error.column or 1
+    if expression is None:
+        assert 1 <= column <= len(text) + 1
         return
     assert expression.when in ("frame", "step", "tick")

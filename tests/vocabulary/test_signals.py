@@ -7,13 +7,14 @@ import re
 import msgspec
 import pytest
 
+from sentinel.engine.functions import USAGE
 from sentinel.signals import CATALOG, Reduction, Signal, did_you_mean
 from sentinel.wire import MAX_SERIES, Series
 
 EVERY_SIGNAL = pytest.mark.parametrize("signal", CATALOG.values(), ids=CATALOG.keys())
 
 # Names that expressions use for something else would make a signal unreachable in rules.
-RESERVED = {"and", "or", "not", "if", "else", "in", "is", "True", "False", "None", "lambda"}
+RESERVED = {"and", "or", "not", "if", "else", "in", "is", "True", "False", "None", "lambda", *USAGE}
 
 
 @EVERY_SIGNAL
@@ -32,10 +33,9 @@ def test_a_signal_says_what_it_is_in_one_line(signal: Signal) -> None:
 
 @EVERY_SIGNAL
 def test_the_unit_is_in_the_name_of_what_is_measured_in_seconds_or_bytes(signal: Signal) -> None:
-    unit = {"_seconds": "s", "_bytes": "B", "_per_second": "1/s"}
-    for suffix, expected in unit.items():
-        if signal.name.endswith(suffix):
-            assert signal.unit == expected
+    unit = {"_seconds": "s", "_bytes": "B", "_bytes_per_second": "B/s", "_per_second": "1/s"}
+    named = [expected for suffix, expected in unit.items() if signal.name.endswith(suffix)]
+    assert not named or signal.unit == named[0]
 
 
 @EVERY_SIGNAL
