@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.engine import scalar
+from sentinel.engine import across_ranks, elementwise, scalar, window
 from sentinel.engine.expression import (
     WARM,
     Arithmetic,
@@ -25,10 +27,12 @@ from sentinel.engine.expression import (
     Not,
     Number,
     Reading,
+    Score,
 )
+from sentinel.engine.memory import Past, Room, Scores
 from sentinel.engine.operators import Graph
 from sentinel.engine.parse import parse
-from sentinel.engine.values import Values
+from sentinel.engine.values import Operator, Values
 from sentinel.engine.window import Floats
 
 NAN, INF = math.nan, math.inf
@@ -228,3 +232,75 @@ def test_rules_that_share_a_score_do_not_teach_it_twice() -> None:
     values = [1, 2, 3, 2, 1, 2, 3, 2, 9, 9, 9, 9, 9, 9, 9, 9, 9, 2, 9, 2]
     assert [alone.step(loss=x)[0] for x in values] == [both.step(loss=x)[0] for x in values]
     assert any(alone.step(loss=x)[0] for x in (50, 60))
+
+
+class Counted(Told):
+    """Counts how often each signal is read, which an operator does each time that it works."""
+
+    reads: ClassVar[Counter[Reading]] = Counter()
+
+    def read(self, reading: Reading) -> Values:
+        self.reads[reading] += 1
+        return super().read(reading)
+
+
+def test_equal_nodes_of_different_rules_are_worked_out_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = [
+        "rank_outlier(loss) > 3",
+        "rank_outlier(loss) < -3 or disagrees(loss)",
+        "disagrees(loss) and missing(lr)",
+        "steps_until(lr[4], 3 + lr) < quantile(lr[4], 0.9)",
+        "slope(lr[4]) > 0 and count(lr[4]) > 2 and steps_until(lr[4], 3 + lr) < 5",
+        "quantile(lr[4], 0.9) > 3 + lr and by_rank(loss) > 1",
+    ]
+    runs: Counter[object] = Counter()
+    for module, name in [
+        (across_ranks, "rank_outlier"),
+        (across_ranks, "disagrees"),
+        (elementwise, "forecast"),
+        (window, "slope"),
+        (window, "quantile"),
+    ]:
+        whole = getattr(module, name)
+
+        def counting(
+            *given: object, _whole: Any = whole, _name: str = name, **named: object
+        ) -> Any:
+            runs[_name] += 1
+            return _whole(*given, **named)
+
+        monkeypatch.setattr(module, name, counting)
+    graph = Graph()
+    roots = [parse(text).root for text in texts]
+    Counted.reads.clear()
+    for value in (1.0, 2.0, 3.0, 4.0, 5.0):
+        runs.clear()
+        source = Counted({Reading("lr"): value, Reading("loss", True): np.array([1.0] * 5)})
+        with np.errstate(all="ignore"):
+            for root in roots:
+                graph.condition(root)(source)
+        graph.learn(source)
+    names = ("rank_outlier", "disagrees", "forecast", "slope", "quantile")
+    assert runs == dict.fromkeys(names, 1)
+    assert Counted.reads == {Reading("lr"): 5, Reading("loss", True): 5}
+
+
+def test_all_windows_and_scores_of_a_run_have_a_bounded_room_together() -> None:
+    room = Room(cells=1000)
+    layers = Operator(lambda source: source.read(Reading("layer_grad_norm")))
+    ten, twenty = (
+        Told({Reading("layer_grad_norm"): np.zeros(10)}),
+        Told({Reading("layer_grad_norm"): np.zeros(20)}),
+    )
+    first, second = Past(layers, 40, room), Past(layers, 30, room)
+    first.count(ten)
+    second.count(ten)
+    with pytest.raises(MemoryError, match="the windows of all rules together"):
+        first.count(twenty)
+    score = parse("robust_z(layer_grad_norm, 8) > 1").score
+    assert isinstance(score, Score)
+    with pytest.raises(MemoryError):
+        Scores(score, room).of(layers, ten)
+    assert Scores(score, Room(cells=1000)).of(layers, ten).missing.all()

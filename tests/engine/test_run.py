@@ -399,3 +399,27 @@ def test_a_rule_asks_for_its_action_once_however_many_ranks_it_fires_for() -> No
     job.step(2, WELL)
     job.step(3, WELL, {3: {"nonfinite_update": 1.0}})
     assert len(actions(job.told)) == 2, "it asks again once none was firing any more"
+
+
+def test_one_label_of_a_signal_is_judged_by_its_name() -> None:
+    rules = [
+        world.rule('logged["val_loss"] > 3', "Val"),
+        world.rule('by_rank(layer_grad_norm["h.1"]) > 5', "Layer"),
+        world.rule('missing(logged["never"])', "Never"),
+        world.rule('layer_grad_norm > 3 * layer_grad_norm["h.0"]', "Ratio"),
+    ]
+    names = ["logged/accuracy", "logged/val_loss", "layer_grad_norm/h.0", "layer_grad_norm/h.1"]
+    job = Job(rules, names)
+    job.step(1, {"logged/accuracy": 9.0, "layer_grad_norm/h.0": 9.0, "layer_grad_norm/h.1": 4.0})
+    assert states(job.told) == [("Never", "firing", 1)]
+    told = job.step(
+        2,
+        {"logged/val_loss": 4.0, "layer_grad_norm/h.0": 1.0},
+        {0: {"layer_grad_norm/h.1": 4.0}, 1: {"layer_grad_norm/h.1": 16.0}},
+    )
+    fired = {(one.rule, *one.labels.items()): one.value for one in alerts(told)}
+    assert fired == {
+        ("Val",): 4.0,
+        ("Layer", ("rank", "1")): 16.0,
+        ("Ratio", ("layer", "h.1")): 20.0**0.5,
+    }
