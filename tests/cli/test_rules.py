@@ -224,6 +224,7 @@ def test_a_rule_is_explained_from_a_log(tmp_path: Path, capsys: Captured) -> Non
         (["High", "--step", "4", "--log", "/nowhere"], 1, "No such file"),
         (["High", "--step", "4", "--label", "rank"], 2, "no label such as rank=3"),
         (["High", "--step", "4", "--label", "rank=1"], 2, "its labels: none"),
+        (["RankHigh", "--step", "4", "--label", "rank=7"], 1, "nothing with rank=7"),
         (["High", "--step", "4", "--rules", "defualt"], 1, "did you mean 'default'"),
         (["High", "--step", "4", "--state", "/nowhere"], 1, "/nowhere"),
     ],

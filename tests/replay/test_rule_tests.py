@@ -237,7 +237,8 @@ BAD: dict[str, tuple[str, str]] = {
         HEAD + "  ends: [{rank: 0, step: 1, how: lost}, {rank: 0, step: 2, how: lost}]\n",
         "ends twice",
     ),
-    "values": (HEAD.replace("1x9", "one"), ":5"),
+    "values": (HEAD.replace("1x9", "one"), ":5:28: values: 'one' is no value"),
+    "later values": (HEAD.replace("1x9", "'1x9 2 one'"), ":5:35: values: 'one' is no value"),
     "no values": (HEAD.replace("1x9", "[1, 2]"), "must be a text"),
     "engine's own": (HEAD.replace("loss,", "silence,"), "ends"),
     "derived": (
@@ -250,6 +251,13 @@ BAD: dict[str, tuple[str, str]] = {
         + "".join(f"  - {{series: 'logged{{name=\"{at}\"}}', values: 1x19999}}\n" for at in "ab")
         + "  ranks: 64\n  exp_firing: none\n",
         "more than 2000000 values",
+    ),
+    "many": (
+        "rule_files: [default]\ntests:\n- name: a\n  input_series:\n"
+        + "".join(
+            f"  - {{series: 'logged{{name=\"{at}\"}}', values: 1x19999}}\n" for at in range(201)
+        ),
+        ":205:5: more than 4000000 values in this file",
     ),
     "deep": ("[" * 500, "nested too deeply"),
     "binary": ("\0\1", "not YAML"),

@@ -83,6 +83,9 @@ def command(
         found = explain_run(opened.run, moments, meant, step, labels=labels, clock=False)
     else:
         found = _of_record(state, run, meant, step, labels)
+    if labels and not found.explanation.alerts:
+        asked = ", ".join(f"{name}={value}" for name, value in labels.items())
+        raise ReplayError(f"nothing with {asked} was known to {meant.name} by step {step}")
     click.echo(
         msgspec.json.encode(explain_text.as_json(found)).decode()
         if as_json

@@ -92,12 +92,12 @@ def values(text: str, seed: str = "") -> list[Value]:
         piece = _GAP.match(text, at) or _NUMBER.match(text, at) or _NOISE.match(text, at)
         if piece is None:
             raise RuleError(
-                f"column {at + 1}: {_shown(text[at:].split()[0])} is no value: expected 2.5, NaN, "
-                "Inf, -Inf, _ (missing), 2.5x40 (40 more), 2.5+0.01x40, _x40 or "
-                "noise(2.5, 0.02)x40"
+                f"{_shown(text[at:].split()[0])} is no value: expected 2.5, NaN, Inf, -Inf, "
+                "_ (missing), 2.5x40 (40 more), 2.5+0.01x40, _x40 or noise(2.5, 0.02)x40",
+                column=at + 1,
             )
         if (count := _count(piece)) + len(found) > MAX_STEPS:
-            raise RuleError(f"column {at + 1}: a series has at most {MAX_STEPS} values")
+            raise RuleError(f"a series has at most {MAX_STEPS} values", column=at + 1)
         found += _expand(piece, count, f"{seed}\0{len(found)}")
         at = _skip(text, piece.end())
     if not found:
@@ -117,8 +117,8 @@ def _count(piece: re.Match[str]) -> int:
         return 1 if times is None else int(times)
     if times is None and piece["growth"] and piece.re is _NUMBER:
         raise RuleError(
-            f"column {piece.start() + 1}: {_shown(piece[0])} does not say how often: "
-            f"expected {piece[0]}x40"
+            f"{_shown(piece[0])} does not say how often: expected {piece[0]}x40",
+            column=piece.start() + 1,
         )
     return 1 if times is None else int(times) + 1
 
@@ -138,7 +138,7 @@ def _float(piece: re.Match[str], name: str) -> float:
     text = piece[name] or "0"
     value = float(text)
     if math.isinf(value) and "Inf" not in text:
-        raise RuleError(f"column {piece.start(name) + 1}: {text} is too large a number")
+        raise RuleError(f"{text} is too large a number", column=piece.start(name) + 1)
     return value
 
 

@@ -32,6 +32,7 @@ from sentinel.signals import CATALOG, did_you_mean
 MAX_CASES = 1000
 MAX_RANKS = 64
 MAX_VALUES = 2_000_000  # of all ranks of one test
+MAX_SPELLED = 4_000_000  # of all series of a file
 MAX_LENGTH = 24 * 3_600_000  # ms
 
 _CASE_KEYS = (
@@ -54,6 +55,7 @@ class _Reader(YamlReader):
         super().__init__(str(path))
         self._folder = path.parent
         self._rules: tuple[Rule, ...] = ()
+        self._spelled = 0  # values so far
 
     def cases(self, data: bytes) -> list[Case]:
         """All tests, in the file's order."""
@@ -137,7 +139,11 @@ class _Reader(YamlReader):
                 spelled = self._text(fields["values"], "values")
                 found[key] = tuple(notation.values(spelled, f"{name}\0{key}"))
             except RuleError as error:
-                raise self._error(fields["values"], f"values: {error.reason}") from None
+                offset = -1 if error.column is None else error.column - 1
+                raise self._error(fields["values"], f"values: {error.reason}", offset) from None
+            self._spelled += len(found[key])
+            if self._spelled > MAX_SPELLED:
+                raise self._error(one, f"more than {MAX_SPELLED} values in this file")
         if not found:
             raise self._error(node, "input_series names no series")
         return found
