@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from sentinel.assets import asset_dir
+from sentinel.engine.derived import sources
+from sentinel.engine.expression import readings
+from sentinel.engine.rule import Rule
 from sentinel.engine.rulefile import load, resolve_pack
 from sentinel.errors import RuleError
 from sentinel.replay.rule_test.case import Case
 from sentinel.replay.rule_test.reading import read_cases
 from sentinel.replay.rule_test.verdict import Failure, failures
+from sentinel.signals import CATALOG
 from tests.engine.world import rule_file
 
 SHIPPED = sorted((asset_dir("rules") / "tests").glob("*.yaml"))
@@ -51,12 +55,33 @@ def test_the_shipped_tests_of_rules_pass(path: Path) -> None:
         assert failures(case) == [], case.name
 
 
-def test_every_rule_of_the_default_pack_is_seen_to_fire() -> None:
+def test_every_rule_of_the_default_pack_is_seen_to_fire_and_to_keep_silent() -> None:
+    rules = load(resolve_pack("default"))
     fires: set[str] = set()
+    silent: set[str] = set()
     for case in (case for path in SHIPPED for case in _cases(path)):
         fires |= {moment.rule for moment in case.moments if moment.alerts}
-        fires |= set(case.throughout.firing if case.throughout else ())
-    assert {rule.name for rule in load(resolve_pack("default"))} <= fires
+        silent |= {moment.rule for moment in case.moments if not moment.alerts}
+        if case.throughout is not None:
+            fires |= set(case.throughout.firing)
+            could = {rule.name for rule in rules if _asked(rule) <= _measured(case)}
+            silent |= could - set(case.throughout.firing)
+    assert {rule.name for rule in rules} <= fires
+    assert {rule.name for rule in rules} <= silent
+
+
+def _asked(rule: Rule) -> set[str]:
+    """The signals of ranks that a rule reads."""
+    return {
+        source
+        for reading in readings(rule.expression.root)
+        for source in sources(reading.signal)
+        if CATALOG[source].made_by == "rank"
+    }
+
+
+def _measured(case: Case) -> set[str]:
+    return {key.series.signal for key in case.series}
 
 
 def _judge(tmp_path: Path, test: str) -> list[Failure]:
