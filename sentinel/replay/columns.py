@@ -29,7 +29,7 @@ from sentinel.replay.row import Row, RowError, number, shown, step_number
 from sentinel.replay.share import USED_AND_LIMIT, Share
 from sentinel.wire import Series
 
-_MAX_LAYOUTS = 256
+_MAX_LAYOUTS = 64
 _MAX_SHOWN = 20  # names in an error
 _AXES = frozenset({STEP, TIME, EPOCH})
 

@@ -25,9 +25,12 @@ def read(source: Source, columns: Columns) -> Iterator[Row]:
     try:
         yield from _read(lines, source, columns)
     except csv.Error as error:
+        if source.line > 1 and not lines.last.endswith("\n"):
+            return _passed_over(source, columns)
         raise source.error(f"no table: {error}", source.line) from None
     except RowError as error:
         raise source.error(str(error), source.line) from None
+    return None
 
 
 def _read(lines: _Lines, source: Source, columns: Columns) -> Iterator[Row]:

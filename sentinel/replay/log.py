@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -96,7 +97,7 @@ def open_log(path: Path, *, format: str = "auto", columns: Mapping[str, str] | N
         hint = did_you_mean(format, FORMATS)
         raise ReplayError(f"no such format: {format!r}{hint}; there are {', '.join(FORMATS)}")
     paths = [path]
-    if path.is_dir():
+    if os.path.isdir(path):  # which says no where Path.is_dir may raise
         paths, format = event_file.event_files(path), "tensorboard"
         if not paths:
             raise ReplayError(

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 
-from sentinel.replay.names import plain
-
 _ITERATION = re.compile(
     r"(?<!\w)iteration\s{1,16}(\d{1,16})\s{0,16}/\s{0,16}\d{1,16}\s{0,16}(?:\||$)"
 )
 _VALIDATION = re.compile(r"(?<!\w)validation loss at iteration (\d{1,16})\b")
-_SKIPPED, _NAN = "numberofskippediterations", "numberofnaniterations"
-_TOTAL = ("lmloss", "loss", "maskedlmloss", "reducedtrainloss", "lmlossvalue")
+_SKIPPED, _NAN = "number of skipped iterations", "number of nan iterations"
+_TOTAL = frozenset({"lm loss", "lm_loss", "loss", "masked lm loss", "reduced_train_loss"})
+_VALUE = " value"  # what the validation's lines put behind the name of a loss
 
 
 class Lines:
@@ -34,24 +33,16 @@ class Lines:
             return self._training(line, int(found[1]))
         if (found := _VALIDATION.search(line)) and "test set" not in line:
             values = _values(line[found.end() :])
-            loss = next((values[name] for name in values if plain(name) in _TOTAL), None)
+            of_total = (name for name in values if name.removesuffix(_VALUE) in _TOTAL)
+            loss = next((values[name] for name in of_total), None)
             return {"step": int(found[1]), "val_loss": loss}
         return None
 
     def _training(self, line: str, iteration: int) -> dict[str, object]:
         values = _values(line)
-        cells: dict[str, object] = {"step": iteration}
-        skipped = nans = None
-        for name, value in values.items():
-            known = plain(name)
-            if known == _SKIPPED:
-                skipped = value
-            elif known == _NAN:
-                nans = value
-            else:
-                cells[name] = value
-                if known in _TOTAL:
-                    self._loss = name
+        skipped, nans = values.pop(_SKIPPED, None), values.pop(_NAN, None)
+        self._loss = next((name for name in values if name in _TOTAL), self._loss)
+        cells: dict[str, object] = {**values, "step": iteration}
         if nans:  # it names no value; the mean that it prints has none of these iterations
             cells[self._loss] = float("nan")
         if skipped is not None:

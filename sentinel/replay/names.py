@@ -313,11 +313,13 @@ def _table() -> dict[str, Meaning]:
 _TABLE = _table()
 
 
-@lru_cache(maxsize=8192)
 def meaning(name: str) -> Meaning | None:
     """What a column of this name is, or None if nobody here knows it."""
-    if len(name) > _MAX_NAME:
-        return None
+    return None if len(name) > _MAX_NAME else _meaning(name)
+
+
+@lru_cache(maxsize=8192)
+def _meaning(name: str) -> Meaning | None:
     found = _TABLE.get(plain(name)) or _TABLE.get(plain(name.rpartition(_OF_RUN)[2]))
     if found is not None and found.series == STEP and name.startswith("_"):
         return Meaning(STEP, len(_NAMES[STEP]))  # W&B's own counter, after those of the script

@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +179,21 @@ def test_rows_of_a_pipe_come_before_it_ends(tmp_path: Path) -> None:
     assert log.progress() is None
     seen.set()
     assert [row.step for row in rows] == [2, 3]
+
+
+def test_standard_input_is_a_log_too() -> None:
+    code = (
+        "from pathlib import Path; from sentinel.replay.log import open_log;"
+        "log = open_log(Path('-')); print(log.run, [row.step for row in log], log.progress())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        input=SAMPLES["csv"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == "stdin [1, 2] None\n"
 
 
 def test_progress_is_the_share_of_the_bytes(tmp_path: Path) -> None:
