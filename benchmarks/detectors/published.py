@@ -97,7 +97,7 @@ class SpikeScore:
 class SkipStep:
     """OLMo-core's SkipStepOptimizer: a step is skipped, here alarmed about, unless loss and
     gradient norm are both within 6 standard deviations of the mean of the last 128, once there are
-    64. NaN is within nothing, and makes the windows NaN.
+    64. NaN is within nothing, and makes the windows NaN; nor is anything where they are constant.
 
     github.com/allenai/OLMo-core, src/olmo_core/optim/skip_step_optimizer.py.
     """
@@ -111,7 +111,7 @@ class SkipStep:
             if len(window) >= 63:
                 mean, deviation = window.mean_and_deviation()
                 score = abs(value - mean) / deviation if deviation else math.nan
-                if not score <= 6 and not (value == mean and deviation == 0):
+                if not score <= 6:
                     yield name
             window.append(value)
 
