@@ -15,6 +15,8 @@ TESTS: Mapping[str, type[NonFinite | Missing]] = {"nonfinite": NonFinite, "missi
 
 
 def _of_detector(name: str, kind: type[Detector]) -> str:
+    if not kind.parameters:
+        return f"one number, such as {name}(loss)"
     first, parameter = next(iter(kind.parameters.items()))
     return (
         f"a number and {', '.join(kind.parameters)}, "
