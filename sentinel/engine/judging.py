@@ -32,6 +32,7 @@ from sentinel.engine.row_rule import RowRule
 from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.scalar import ScalarGraph, Stateful
 from sentinel.engine.scalar_memory import Row
+from sentinel.engine.snapshot import Snapshots
 from sentinel.engine.values import Source
 
 _StepRule = RowRule | ArrayRule
@@ -72,12 +73,9 @@ class Judging:
         self._lacking = self._read
         self._frames_awake: list[RowRule] = []
         self._is_alone = True  # one rank, whose own values are single numbers too
-        self._warm_up()
-
-    def _warm_up(self) -> None:
-        """New windows for all that are judged by steps."""
         self._numbers, self._arrays = ScalarGraph(), Graph()
         self._step_rules = [self._of_step(alerts) for alerts in self._of_steps]
+        self._snapshots = Snapshots([self._numbers, self._arrays])
         self._plan_is_old = True
 
     def _of_step(self, alerts: Alerts) -> _StepRule:
@@ -200,6 +198,7 @@ class Judging:
         if self._uses_arrays:
             self._keep_up(source)
             self._arrays.learn(source)
+        self._snapshots.judged(step)
         if self.observer is not None:
             self.observer.stepped(source, axes, step, now)
         return changes
@@ -250,13 +249,17 @@ class Judging:
         self._arrays.inherit(self._numbers.remember())
         self._plan_is_old = True
 
-    def went_back(self) -> None:
-        """The run went back to an earlier step: windows warm up anew, and nothing is pending."""
-        self._warm_up()
+    def went_back(self, step: int) -> None:
+        """The run is about to do this step again: go on from what was known before it."""
+        self._snapshots.go_back(step)
+        self.interrupt()
+        if self.observer is not None:
+            self.observer.went_back(step)
+
+    def interrupt(self) -> None:
+        """What comes next does not follow on what was: nothing is pending."""
         for alerts in self._of_steps:
             alerts.interrupt()
-        if self.observer is not None:
-            self.observer.went_back()
 
     def adopt(self, name: str, key: Key, alert: Alert) -> None:
         """Go on with an alert that an earlier daemon saw fire."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 
 import numpy as np
 
@@ -72,6 +73,21 @@ class Past:
             values, missing = self._of(source)
             self._ring.push(values, np.isfinite(values) & ~missing)
 
+    @property
+    def cells(self) -> int:
+        """How many values there is room for."""
+        return self._ring.count.size * self._ring.length
+
+    def remember(self) -> RingWindow:
+        """A copy of its values."""
+        return deepcopy(self._ring)
+
+    def recall(self, memory: object) -> None:
+        """Take these values for its own; if they are none, begin anew."""
+        before = self.cells
+        self._ring = memory if isinstance(memory, RingWindow) else RingWindow(self._ring.length)
+        self._room.take(self.cells - before)
+
     def inherit(self, values: Iterable[float], axes: int) -> None:
         """Take in what the first element, along so many axes, has been, unless more is known."""
         for value in () if self._ring.count.any() else values:
@@ -107,6 +123,22 @@ class Scores:
                 self._places[place] = build(self._name, self._parameters)
         self._shape = shape
         self._detectors = [self._places[place] for place in np.ndindex(shape)]
+
+    @property
+    def cells(self) -> int:
+        """How many values all detectors may hold."""
+        return len(self._places) * self._cells
+
+    def remember(self) -> dict[tuple[int, ...], Detector]:
+        """A copy of the detectors."""
+        return {place: deepcopy(one) for place, one in self._places.items()}
+
+    def recall(self, memory: object) -> None:
+        """Take these detectors for its own; if they are none, begin anew."""
+        before = self.cells
+        self._places = memory if isinstance(memory, dict) else {}
+        self._shape = None
+        self._room.take(self.cells - before)
 
     def inherit(self, detector: Detector, axes: int) -> None:
         """Take over the detector of the first element, along so many axes, unless it has one."""

@@ -22,5 +22,5 @@ class Observer(Protocol):
     def ticked(self, source: Source, axes: Mapping[str, Axis], step: int, now: float) -> None:
         """The rules of the clock have been judged."""
 
-    def went_back(self) -> None:
-        """Windows and scores have been begun anew."""
+    def went_back(self, step: int) -> None:
+        """The run is about to do this step again, on what was known before it: see `Snapshots`."""

@@ -8,6 +8,7 @@ subexpressions are one operator, evaluated once a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -79,6 +80,24 @@ class Graph:
         """Let this step's values into the windows, once all rules have been evaluated."""
         for past in self._windows.values():
             past.learn(source)
+
+    @property
+    def cells(self) -> int:
+        """How many values all that it remembers may hold by now."""
+        return sum(state.cells for _, state in self._states)
+
+    def remember(self) -> dict[Window | Score, object]:
+        """A copy of what is known of earlier steps."""
+        return {node: state.remember() for node, state in self._states}
+
+    def recall(self, memory: Mapping[Window | Score, object]) -> None:
+        """Go on from such a copy; what it does not have begins anew."""
+        for node, state in self._states:
+            state.recall(deepcopy(memory.get(node)))
+
+    @property
+    def _states(self) -> list[tuple[Window | Score, Past | Scores]]:
+        return [*self._windows.items(), *self._scores.items()]
 
     def inherit(self, known: Mapping[Window | Score, Detector | SortedWindow]) -> None:
         """Go on from what is known of single numbers, each of them an array's first element."""

@@ -262,7 +262,7 @@ class RunEngine:
         """After the end of one job another goes by its name: what is left of the first is over."""
         self._has_ended = False
         self._recency.forget()
-        self._judging.went_back()
+        self._judging.interrupt()
         for name, alerts in self._judging.alerts.items():
             self._resolved += [(name, key) for key in alerts.drop()]
         self._settle(now)
@@ -358,7 +358,7 @@ class RunEngine:
             self.skipped += 1
         step = place[1]
         if self._judged != BEFORE_ALL and step < self.step:
-            self._judging.went_back()
+            self._judging.went_back(step)
         self.step, self._judged = step, place
         if changes := self._judging.step(self._last, self._columns.axes, step, now):
             self._collect(changes, now)

@@ -15,6 +15,7 @@ from sentinel.engine.explanation import Explanation, evaluate, explain
 from sentinel.engine.operators import Graph
 from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.run import RunEngine
+from sentinel.engine.snapshot import Snapshots
 from sentinel.engine.values import Source
 from sentinel.errors import ReplayError
 from sentinel.replay.messages import Moment, Replay
@@ -87,6 +88,9 @@ class _Watcher:
     _graph: Graph = field(default_factory=Graph)  # all is evaluated as arrays here
     _framed: dict[Key, Alert] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._snapshots = Snapshots([self._graph])  # at the same steps as the engine's
+
     def follow(self, engine: RunEngine) -> None:
         """Look on at this engine from now on."""
         if engine is not self._engine:
@@ -107,6 +111,7 @@ class _Watcher:
             return
         found = evaluate(self.rule, self._graph, source)
         self._graph.learn(source)
+        self._snapshots.judged(step)
         if step == self.step and self._alerts is not None:
             of_frames = self.rule.expression.when == "frame"
             alerts = self._framed if of_frames else self._alerts.live
@@ -122,9 +127,9 @@ class _Watcher:
             self._keep(explain(self.rule, found, axes, alerts, step, now, labels=self.labels))
             self.times = int(step == self.step)
 
-    def went_back(self) -> None:
+    def went_back(self, step: int) -> None:
         """See `Observer`."""
-        self._graph = Graph()
+        self._snapshots.go_back(step)
 
     def _keep(self, explanation: Explanation) -> None:
         self.found = explanation

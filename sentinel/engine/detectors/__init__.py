@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
+from sentinel.engine.detectors.cusum import Cusum
+from sentinel.engine.detectors.ewma_z import EwmaZ
 from sentinel.engine.detectors.parameter import Parameter
 from sentinel.engine.detectors.robust_z import RobustZ
+from sentinel.engine.detectors.spike_score import SpikeScore
 
 
 class Detector(Protocol):
@@ -14,7 +17,8 @@ class Detector(Protocol):
 
     It is made with its parameters by name, each within its bounds. Values that are not finite
     never enter a baseline and score NaN, and so does whatever comes before the detector is warm;
-    all else scores a number, which may be infinite.
+    all else scores a number, which may be infinite. A deep copy goes on as the original would.
+    It holds at most 64 values and twice the sum of its whole parameters.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]]
@@ -24,7 +28,12 @@ class Detector(Protocol):
         ...
 
 
-DETECTORS: Mapping[str, type[Detector]] = {"robust_z": RobustZ}
+DETECTORS: Mapping[str, type[Detector]] = {
+    "robust_z": RobustZ,
+    "ewma_z": EwmaZ,
+    "cusum": Cusum,
+    "spike_score": SpikeScore,
+}
 
 
 def build(name: str, parameters: Mapping[str, float]) -> Detector:
