@@ -181,11 +181,9 @@ class SortedWindow:
 
     def std(self) -> float:
         """The standard deviation of the population, not a sample."""
-        count = len(self._sorted)
-        center = sum(self._sorted) / count
-        if not math.isfinite(center):
-            return math.nan
-        return math.dist(self._sorted, [center] * count) / math.sqrt(count)  # in C
+        center, count = self.mean(), len(self._sorted)
+        squares = [(distance := value - center) * distance for value in self._sorted]
+        return math.sqrt(sum(squares) / count)
 
     def median(self) -> float:
         if self._median is None:

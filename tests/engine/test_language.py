@@ -24,6 +24,7 @@ from sentinel.engine.expression import (
 )
 from sentinel.engine.operators import Graph
 from sentinel.engine.parse import parse
+from sentinel.engine.scalar import ScalarGraph, key
 from sentinel.engine.values import Values
 from sentinel.errors import RuleError
 from tests.engine.expressions import LABELLED, LAYERS, PLAIN, RANKS, conditions, written
@@ -83,6 +84,12 @@ class OverArrays:
         for root in self._roots:
             self.condition(root)
 
+    def inherit(self, numbers: ScalarGraph) -> None:
+        """Go on from what was known of single numbers."""
+        for root in self._roots:
+            self._graph.condition(root)
+        self._graph.inherit(numbers.remember())
+
     def condition(self, node: Condition) -> dict[Labels, bool | None]:
         assert self._source is not None
         with np.errstate(all="ignore"):
@@ -110,9 +117,63 @@ class OverArrays:
         return list(zip(product(*places), np.ndindex(shape), strict=True))
 
 
+class OverFloats:
+    """Single numbers, of ranks only while there is but one; then arrays that go on from there."""
+
+    def __init__(self, roots: Sequence[Condition]) -> None:
+        self._numbers = ScalarGraph()
+        self._roots = roots
+        self._by_rank = any(map(axes_of, roots))
+        for root in roots:
+            self._numbers.condition(root)
+        self._numbers.feed_only(self._numbers.states)
+        self._row: dict[str, float] | None = None
+        self._ranks: Sequence[str] = ()
+        self._arrays: OverArrays | None = None
+
+    @staticmethod
+    def takes(root: Condition) -> bool:
+        return set(axes_of(root)) <= {"rank"}
+
+    def step(self, moment: Moment) -> None:
+        if self._row is not None:
+            self._numbers.learn()
+        self._ranks = moment.known["rank"]
+        if self._arrays is None and self._by_rank and len(self._ranks) != 1:
+            self._arrays = OverArrays(self._roots)
+            self._arrays.inherit(self._numbers)
+        if self._arrays is not None:
+            return self._arrays.step(moment)
+        self._row = {
+            key(Reading(signal, rank is not None, label)): value
+            for (signal, label, rank), value in moment.measured.items()
+        }
+        assert self._numbers.take(self._row) == []
+        self._numbers.recall(self._numbers.remember())
+        return None
+
+    def condition(self, node: Condition) -> dict[Labels, bool | None]:
+        if self._arrays is not None:
+            return self._arrays.condition(node)
+        assert self._row is not None
+        truth = self._numbers.condition(node)(self._row)
+        return dict.fromkeys(self._elements(node), truth)
+
+    def number(self, node: Number) -> dict[Labels, float | None]:
+        if self._arrays is not None:
+            return self._arrays.number(node)
+        assert self._row is not None
+        value = self._numbers.number(node)(self._row)
+        return dict.fromkeys(self._elements(node), value)
+
+    def _elements(self, node: Number | Condition) -> list[Labels]:
+        return [(rank,) for rank in self._ranks] if axes_of(node) else [()]
+
+
 # Every way to evaluate rules: whether it takes a rule, and what evaluates those that it takes.
 EVALUATORS: list[tuple[Callable[[Condition], bool], Callable[[Sequence[Condition]], Evaluator]]] = [
     (OverArrays.takes, OverArrays),
+    (OverFloats.takes, OverFloats),
 ]
 
 
