@@ -252,6 +252,8 @@ class Judging:
     def went_back(self, step: int) -> None:
         """The run is about to do this step again: go on from what was known before it."""
         self._snapshots.go_back(step)
+        if not self._is_alone:  # it may have been then
+            self._arrays.inherit(self._numbers.remember())
         self.interrupt()
         if self.observer is not None:
             self.observer.went_back(step)

@@ -80,7 +80,7 @@ class _Place(NamedTuple):
 
 
 def _root(value: float) -> float:
-    return math.sqrt(value) if value >= 0 else math.nan
+    return math.sqrt(value + 0.0) if value >= 0 else math.nan
 
 
 def _sum(value: float) -> float:

@@ -26,7 +26,6 @@ _Kind = TypeVar("_Kind", bound=np.generic)
 
 _NEARBY = 6  # places that are tried before a search from the start
 MAX_CELLS = 16_000_000  # float64 values in one ring buffer, 128 MB
-MAX_CELLS = 16_000_000  # float64 values in one ring buffer, 128 MB
 
 
 def enlarged(array: NDArray[_Kind], shape: Shape) -> NDArray[_Kind]:
