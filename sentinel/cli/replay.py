@@ -21,7 +21,7 @@ from sentinel.errors import SentinelError
 from sentinel.replay.backtest import Backtest, Look
 from sentinel.replay.log import FORMATS
 from sentinel.replay.past import Past, open_past
-from sentinel.replay.plot import Plot
+from sentinel.replay.plot import Picture, Plot
 from sentinel.store.shapes import number_json
 
 
@@ -137,21 +137,28 @@ class _Replaying:
             for pack, alert in test.go(self._look(test, picture.look if picture else None)):
                 if self.as_json:
                     self._echo(_line(alert, pack if len(self.packs) > 1 else None))
-        finally:
-            self._progress.clear()
-            self.rows += test.rows
-            if test.rows or test.found:
-                self.done.append(test)
-                if not self.as_json:
-                    alone = len(self.packs) == 1
-                    self._print(
-                        replay_text.run_lines(test) if alone else replay_text.compared_lines(test)
-                    )
+        except KeyboardInterrupt:
+            self._show(test)
+            raise
+        except SentinelError:
+            self._show(test, picture)
+            raise
+        self._show(test, picture)
+
+    def _show(self, test: Backtest, picture: Picture | None = None) -> None:
+        """A run that has been replayed, as far as it could be."""
+        self._progress.clear()
+        self.rows += test.rows
+        if not (test.rows or test.found):
+            return
+        self.done.append(test)
+        if not self.as_json:
+            alone = len(self.packs) == 1
+            self._print(replay_text.run_lines(test) if alone else replay_text.compared_lines(test))
         for note in test.notes:
             click.echo(f"sentinel: {test.run}: {note}", err=True)
         if picture is not None:
-            path = picture.draw()
-            click.echo(f"sentinel: {path} shows {test.run}", err=True)
+            click.echo(f"sentinel: {picture.draw()} shows {test.run}", err=True)
 
     def _look(self, test: Backtest, also: Look | None) -> Look:
         """What is done after every moment: to say how far it has come now and then."""

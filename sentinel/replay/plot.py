@@ -125,7 +125,7 @@ def _figure(test: Backtest, chosen: Mapping[Series, Envelope]) -> Figure:
     grid = figure.add_gridspec(
         panels + 1,
         height_ratios=[max(lanes_height, 0.01), *[_PANEL] * panels],
-        left=0.13,
+        left=0.15,
         right=0.97,
         top=1 - _TITLE / height,
         bottom=_FOOT / height,
@@ -166,6 +166,8 @@ def _panel(ax: Axes, series: Series, envelope: Envelope, episodes: Sequence[Epis
     steep = steep and series.signal != "lr"  # a schedule is known by its shape
     if steep:
         ax.set_yscale("log")
+    else:
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     if envelope.odd:
         ax.plot(
             envelope.odd,

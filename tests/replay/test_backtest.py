@@ -168,15 +168,15 @@ def test_a_recording_whose_beginning_is_gone_is_read_as_if_ranks_had_just_come(
 
 def test_the_extremes_of_a_long_series_survive_in_little_memory() -> None:
     series = Envelope()
-    for step in range(300_000):
-        value = {123_457: -50.0, 222_222: 70.0, 250_000: math.inf}.get(step, math.sin(step))
+    for step in range(60_000):
+        value = {12_345: -50.0, 44_444: 70.0, 50_000: math.inf}.get(step, math.sin(step))
         series.add(step, value)
     points = list(series.points())
     assert len(points) <= 4 * SPANS + 2
-    assert (123_457, -50.0) in points
-    assert (222_222, 70.0) in points
+    assert (12_345, -50.0) in points
+    assert (44_444, 70.0) in points
     assert [step for step, _ in points] == sorted(step for step, _ in points)
-    assert (series.lowest, series.highest, series.odd) == (-50.0, 70.0, [250_000])
+    assert (series.lowest, series.highest, series.odd) == (-50.0, 70.0, [50_000])
 
 
 def test_a_short_series_is_drawn_as_it_is() -> None:

@@ -222,7 +222,7 @@ SILENT_BETWEEN_TICKS: list[Operation] = [
 
 @example(HELD_AND_RESUMED)
 @example(SILENT_BETWEEN_TICKS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(OPERATIONS, min_size=15, max_size=40))
 def test_the_record_of_a_live_run_replays_to_the_same_transitions(
     operations: list[Operation],
