@@ -125,7 +125,7 @@ class _Replaying:
             self._status = 130
             self._progress.clear()
             click.echo("sentinel: interrupted; this is what was found until then", err=True)
-        if not self.as_json:
+        if self.done and not self.as_json:
             self._print(replay_text.total_lines(self.done))
         return self._status
 

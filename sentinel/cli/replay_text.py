@@ -49,10 +49,10 @@ def compared_lines(test: Backtest) -> Iterator[str]:
 
 
 def total_lines(tests: Sequence[Backtest]) -> Iterator[str]:
-    """All runs together, and what no run could show."""
+    """All runs together, of which there is one at least, and what could not be seen."""
     rows = sum(test.rows for test in tests)
     over = f"{_many(len(tests), 'run')}, {_many(rows, 'row')}"
-    if tests and len(tests[0].trials) == 2:
+    if len(tests[0].trials) == 2:
         yield f"Total of {over}:"
         yield from _compared_totals(tests, rows)
     else:

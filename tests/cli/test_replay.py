@@ -202,6 +202,16 @@ def _until(moments: Iterator[Moment], count: int) -> Iterator[Moment]:
     raise KeyboardInterrupt
 
 
+def test_where_nothing_could_be_replayed_there_is_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["replay", str(tmp_path / "none.csv")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"sentinel: {tmp_path / 'none.csv'}: ")
+    assert err.count("\n") == 1
+
+
 def test_nobody_who_reads_on_is_no_error_of_ours(run: str, pack: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "sentinel", "replay", *[run] * 5, "--rules", pack, "--json"],
