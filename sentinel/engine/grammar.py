@@ -49,6 +49,11 @@ _ARITHMETIC: dict[type[ast.operator], ArithmeticOperator] = {
     ast.Mult: "*",
     ast.Div: "/",
 }
+_INSTEAD: dict[type[ast.operator], str] = {
+    ast.BitAnd: ": conditions are joined by 'and'",
+    ast.BitOr: ": conditions are joined by 'or'",
+    ast.Pow: ": a square is x * x",
+}
 _COMPARISONS: dict[type[ast.cmpop], ComparisonOperator] = {
     ast.Lt: "<",
     ast.LtE: "<=",
@@ -178,8 +183,11 @@ class Grammar:
     def _arithmetic(self, node: ast.BinOp, depth: int) -> Arithmetic:
         operator = _ARITHMETIC.get(type(node.op))
         if operator is None:
+            instead = _INSTEAD.get(type(node.op), "")
             raise self._error(
-                node, f"{self._source(node)} uses an operator other than + - * / and comparisons"
+                node,
+                f"{self._source(node)} uses an operator other than + - * / and comparisons"
+                f"{instead}",
             )
         why = f"{operator!r} takes numbers"
         left = self._number(node.left, depth + 1, why)

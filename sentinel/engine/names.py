@@ -58,6 +58,8 @@ class Names:
             raise error(node, f"{name} is a function: {USAGE[name]}")
         if name not in CATALOG:
             hint = did_you_mean(name, [*CATALOG, *USAGE])
+            if name.lower() in ("nan", "inf", "infinity"):
+                hint = ": nonfinite(x) asks for NaN and infinities"
             raise error(node, f"unknown signal {name!r}{hint}")
         if label is not None and not CATALOG[name].label:
             raise error(node, f"{name!r} has no labels: it is one number at each step")

@@ -120,15 +120,15 @@ class Reference:
 
     def number(self, node: Number, labels: Labels) -> float | None:
         """A number at the last step."""
-        where = dict(zip(axes_of(node), labels, strict=True))
+        where = dict(zip(self._axes_of(node), labels, strict=True))
         return self._number(node, len(self.steps) - 1, where)
 
     def condition(self, node: Condition, labels: Labels) -> bool | None:
         """A condition at the last step."""
-        where = dict(zip(axes_of(node), labels, strict=True))
+        where = dict(zip(self._axes_of(node), labels, strict=True))
         return self._condition(node, len(self.steps) - 1, where)
 
-    def _axes_of(self, node: Number) -> Labels:
+    def _axes_of(self, node: Number | Condition) -> Labels:
         if id(node) not in self._axes:
             self._axes[id(node)] = axes_of(node)
         return self._axes[id(node)]
@@ -171,8 +171,14 @@ class Reference:
 
     def _past(self, window: Window, at: int, where: Where) -> list[float]:
         """The values that a window holds: finite, and from before this step."""
-        values = [self._number(window.of, before, where) for before in range(at)]
-        return [x for x in values if x is not None and math.isfinite(x)][-window.length :]
+        found: list[float] = []
+        for before in reversed(range(at)):
+            value = self._number(window.of, before, where)
+            if value is not None and math.isfinite(value):
+                found.insert(0, value)
+            if len(found) == window.length:
+                break
+        return found
 
     def _statistic(self, node: Statistic, at: int, where: Where) -> float | None:
         values = self._past(node.window, at, where)
