@@ -8,8 +8,11 @@ from typing import ClassVar, Protocol
 from sentinel.engine.detectors.cusum import Cusum
 from sentinel.engine.detectors.ewma_z import EwmaZ
 from sentinel.engine.detectors.parameter import Parameter
+from sentinel.engine.detectors.plateau import Plateau
+from sentinel.engine.detectors.rising import Rising
 from sentinel.engine.detectors.robust_z import RobustZ
 from sentinel.engine.detectors.spike_score import SpikeScore
+from sentinel.engine.detectors.surge import Surge
 
 
 class Detector(Protocol):
@@ -33,6 +36,9 @@ DETECTORS: Mapping[str, type[Detector]] = {
     "ewma_z": EwmaZ,
     "cusum": Cusum,
     "spike_score": SpikeScore,
+    "surge": Surge,
+    "rising": Rising,
+    "plateau": Plateau,
 }
 
 

@@ -1,0 +1,76 @@
+"""How long a series has stood still at a level that shows that nothing was learned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sentinel.engine.detectors.parameter import Parameter, window
+from sentinel.engine.window import SortedWindow
+
+_CONSISTENCY = 1.4826  # MAD to standard deviation, for normal noise
+_FAILED = 1.5  # times the lowest level: so high is no converged run
+
+
+class Plateau:
+    """Values in a row whose running median stayed where it was, though it had no right to.
+
+    The level is the median of the last `window` values. It stands still while it is within the
+    share `tolerance` of where it last came to rest, and the deviation of the values is no more than
+    that: noise that is larger hides what is learned. That counts as long as it has not fallen by
+    more than the tolerance below the first level of all (nothing was ever learned), or is 1.5 times
+    the lowest level and more (what was learned is lost); where a loss that has fallen stands still
+    it has converged, and the score is 0.
+
+    Source: patience and minimum change as in early stopping, Prechelt, Early Stopping - But When?,
+    1998, asked of the level instead of the best value.
+
+    >>> detector = Plateau(window=8)
+    >>> for _ in range(100):
+    ...     score = detector.update(0.6931)
+    >>> score
+    92.0
+    >>> for i in range(100):
+    ...     score = detector.update(max(0.3, 0.6931 - 0.01 * i))
+    >>> score
+    0.0
+    """
+
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "window": window(64),
+        "tolerance": Parameter(0.02, 0.0, 1.0, "the share by which a level that stands still moves"),
+    }
+
+    def __init__(self, window: int = 64, tolerance: float = 0.02) -> None:
+        self._values = SortedWindow(window)
+        self._tolerance = tolerance
+        self._first: float | None = None
+        self._lowest = math.inf
+        self._rest = math.inf  # the level at which it came to rest
+        self._still = 0  # values since then
+
+    def update(self, value: float) -> float:
+        """Score one value, then learn from it."""
+        if not math.isfinite(value):
+            return math.nan
+        self._values.push(value)
+        if len(self._values) < self._values.length:
+            return math.nan
+        level = self._values.median()
+        if self._first is None:
+            self._first = self._rest = level
+        self._lowest = min(self._lowest, level)
+        self._still = self._still + 1 if self._stands_still(level) else 0
+        if not self._still:
+            self._rest = level
+        return float(self._still) if self._has_failed(level, self._first) else 0.0
+
+    def _stands_still(self, level: float) -> bool:
+        near = self._tolerance * abs(self._rest)
+        return abs(level - self._rest) <= near and _CONSISTENCY * self._values.mad() <= near
+
+    def _has_failed(self, level: float, first: float) -> bool:
+        """Whether this is a level of a run that has learned nothing, or lost it."""
+        never = self._lowest >= first - self._tolerance * abs(first)
+        return never or level >= _FAILED * self._lowest > 0

@@ -1,0 +1,84 @@
+"""A sustained rise above the lowest level that a series has had."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sentinel.engine.detectors.parameter import Parameter, window
+from sentinel.engine.window import SortedWindow
+
+_CONSISTENCY = 1.4826  # MAD to standard deviation, for normal noise
+_RISEN = 5.0  # deviations from which on the level counts as risen
+_FALLEN = 2.0  # floors that the level must have fallen by before it can rise
+
+
+class Rising:
+    """`(level - lowest) / max(1.4826 MAD, floor)`, in logarithms, level a median of the last values.
+
+    `lowest` is the lowest that this level has been, frozen while it is above; the MAD is that of
+    the last `window` values, so that the level itself has risen by what single values wander. A
+    series whose level has not fallen by twice the floor since it
+    began scores 0: what rises from the start, as the loss of many actors does, has not gone back.
+    After four windows over 5 the series lives at another level, and `lowest` is taken anew. Values
+    that are not positive enter nothing.
+
+    Source: the frozen average of "loss 3% above its average for five steps" in guides to training
+    large models, with the lowest median in place of an average that a spike can lift.
+
+    >>> detector = Rising(window=8, level=8)
+    >>> for i in range(40):
+    ...     _ = detector.update(4.0 - 0.05 * i)
+    >>> for i in range(20):
+    ...     score = detector.update(2.0 + 0.1 * i)
+    >>> round(score, 1)
+    3.9
+    """
+
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "window": window(128),
+        "level": Parameter(16, 8, 1000, "how many values the level is the median of", whole=True),
+        "floor": Parameter(0.05, 0.001, 10.0, "the least deviation, in logarithms"),
+    }
+
+    def __init__(self, window: int = 128, level: int = 16, floor: float = 0.05) -> None:
+        self._values = SortedWindow(window)
+        self._level = SortedWindow(level)
+        self._floor = floor
+        self._first: float | None = None
+        self._lowest = math.inf
+        self._highest = 0.0  # rise since the level was at its lowest
+        self._survived = 0.0  # highest rise that it has come back from
+        self._score = math.nan
+        self._risen = 0  # values in a row
+
+    def update(self, value: float) -> float:
+        """Score one value, then learn from it."""
+        if not math.isfinite(value):
+            return math.nan
+        if value <= 0:
+            return self._score if self._first is not None else 0.0
+        self._level.push(math.log(value))
+        center = self._level.median()
+        self._values.push(math.log(value))
+        if len(self._level) < self._level.length:
+            return math.nan
+        if self._first is None:
+            self._first = center
+        self._score = self._rise(center)
+        return self._score
+
+    def _rise(self, center: float) -> float:
+        assert self._first is not None
+        self._risen = self._risen + 1 if self._score > _RISEN else 0
+        if center < self._lowest + self._floor:
+            self._survived, self._highest = max(self._survived, self._highest), 0.0
+        if center < self._lowest or self._risen > 4 * self._values.length:
+            self._lowest = center
+        if self._first - self._lowest < _FALLEN * self._floor:
+            return 0.0
+        rise = center - self._lowest
+        self._highest = max(self._highest, rise)
+        scale = max(_CONSISTENCY * self._values.mad(), self._floor, self._survived / _RISEN)
+        return rise / scale
