@@ -7,7 +7,7 @@ the worst of the others. A part that lacks a label has the same value for all th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +36,7 @@ from sentinel.engine.operators import Graph
 from sentinel.engine.rule import Alert, Key, Rule, Span
 from sentinel.engine.unparse import unparse
 from sentinel.engine.values import Source, Truths, Values
+from sentinel.engine.window import Floats
 
 MOST = 5  # elements that are shown
 
@@ -113,7 +114,7 @@ def explain(
 ) -> Explanation:
     """What `evaluate` has found, in words. `labels` narrow down what is shown."""
     viewer = _Viewer(rule, found, axes)
-    keys = [key for key in viewer.keys(alerts) if viewer.has(key, labels)][:MOST]
+    keys = viewer.keys(alerts, labels)
     whole, tree = found[rule.expression.root], viewer.part(rule.expression.root, keys)
     assert isinstance(whole, Truths)
     return Explanation(
@@ -139,49 +140,69 @@ class _Viewer:
         self._axes = axes
         self._names = rule.expression.axes
 
-    def has(self, key: Key, labels: Mapping[str, str]) -> bool:
-        own = dict(zip(self._names, key, strict=True))
-        return all(own.get(name) == value for name, value in labels.items())
-
-    def keys(self, alerts: Mapping[Key, Alert]) -> list[Key]:
-        """All elements: those that hold, those that are followed, then by how bad they are."""
+    def keys(self, alerts: Mapping[Key, Alert], labels: Mapping[str, str]) -> list[Key]:
+        """The elements to show: those that hold, those that are followed, then the worst."""
         whole = self._found[self._rule.expression.root]
         assert isinstance(whole, Truths)
-        registered = [self._axes[name].labels for name in self._names if name in self._axes]
-        indices = np.ndindex(whole.true.shape) if len(registered) == len(self._names) else ()
-        found = {
-            tuple(labels[at] for labels, at in zip(registered, index, strict=True)): index
-            for index in indices
-        }
-        followed = dict.fromkeys(key for key in alerts if key not in found)
-        known = sorted(found, key=lambda key: self._rank(key, found[key], whole, alerts))
-        return [*known, *followed]
-
-    def _rank(
-        self, key: Key, index: tuple[int, ...], whole: Truths, alerts: Mapping[Key, Alert]
-    ) -> tuple[bool, bool, bool, float]:
-        """What comes first is the least of these."""
-        score = self.value(self._rule.expression.score, key)
-        badness = 0.0 if score is None or np.isnan(score) else float(score)
-        return (
-            not whole.true[index],
-            key not in alerts,
-            bool(whole.missing[index]),
-            badness if _is_bad_when_low(self._rule) else -badness,
+        shape = whole.true.shape
+        followed, shown = np.zeros(shape, bool), np.ones(shape, bool)
+        unknown: list[Key] = []
+        for key in alerts:
+            index = self._index(self._names, key, shape)
+            if index is None:
+                unknown.append(key)
+            else:
+                followed[index] = True
+        for name, value in labels.items():
+            at = self._names.index(name)
+            known = self._axes[name].find(value) if name in self._axes else None
+            along = np.arange(shape[at]) == (-1 if known is None else known)
+            shown &= along.reshape([-1 if axis == at else 1 for axis in range(len(shape))])
+        order = np.lexsort(
+            tuple(
+                np.broadcast_to(array, shape).reshape(-1)
+                for array in (self._mildness(), whole.missing, ~followed, ~whole.true)
+            )
         )
+        chosen = order[shown.reshape(-1)[order]][:MOST]
+        places = zip(*np.unravel_index(chosen, shape), strict=True) if shape else [()] * chosen.size
+        found = [self._key(index) for index in places]
+        own = (dict(zip(self._names, key, strict=True)) for key in unknown)
+        left = [tuple(one.values()) for one in own if labels.items() <= one.items()]
+        return [*found, *left][:MOST]
+
+    def _mildness(self) -> Floats:
+        """Lowest for the worst elements of the whole; what has no score is mildest."""
+        node = self._rule.expression.score
+        values, missing = self._found[node]
+        sign = 1.0 if _is_bad_when_low(self._rule) else -1.0
+        mild = np.where(missing | np.isnan(values), np.inf, sign * values)
+        own = axes_of(node)
+        return mild[tuple(slice(None) if name in own else None for name in self._names)]
+
+    def _key(self, index: Iterable[int]) -> Key:
+        return tuple(
+            self._axes[name].labels[at] for name, at in zip(self._names, index, strict=True)
+        )
+
+    def _index(
+        self, names: Iterable[str], key: Key, shape: tuple[int, ...]
+    ) -> tuple[int, ...] | None:
+        """The place of an element of the whole in a part with these labels, if it has one."""
+        labels = dict(zip(self._names, key, strict=True))
+        index = []
+        for name, size in zip(names, shape, strict=True):
+            at = self._axes[name].find(labels[name]) if name in self._axes else None
+            if at is None or at >= size:
+                return None
+            index.append(at)
+        return tuple(index)
 
     def value(self, node: Node, key: Key) -> float | bool | None:
         """A part's value for an element of the whole expression; None: missing."""
         values, missing = self._found[node]
-        labels = dict(zip(self._names, key, strict=True))
-        index = []
-        for axis, size in zip(axes_of(node), values.shape, strict=True):
-            at = self._axes[axis].find(labels[axis]) if axis in self._axes else None
-            if at is None or at >= size:
-                return None
-            index.append(at)
-        where = tuple(index)
-        if np.broadcast_to(missing, values.shape)[where]:
+        where = self._index(axes_of(node), key, values.shape)
+        if where is None or np.broadcast_to(missing, values.shape)[where]:
             return None
         value = values[where]
         return bool(value) if isinstance(self._found[node], Truths) else float(value)
