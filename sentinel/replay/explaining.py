@@ -85,10 +85,14 @@ class _Watcher:
     _after: int | None = None
     _engine: RunEngine | None = None
     _alerts: Alerts | None = None
-    _graph: Graph = field(default_factory=Graph)  # all is evaluated as arrays here
     _framed: dict[Key, Alert] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing of earlier steps, as an engine that has just begun."""
+        self._graph = Graph()  # all is evaluated as arrays here
         self._snapshots = Snapshots([self._graph])  # at the same steps as the engine's
 
     def follow(self, engine: RunEngine) -> None:
@@ -96,6 +100,7 @@ class _Watcher:
         if engine is not self._engine:
             self._engine = engine
             self._alerts = engine.watch(self)[self.rule.name]
+            self._begin()
 
     def framed(self, key: Key, step: int) -> None:
         """See `Observer`: other ranks come to the step when this one may be far beyond it."""

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentinel.engine.event import Began
 from sentinel.engine.explanation import Part
 from sentinel.engine.rule import Rule
-from sentinel.engine.run import RunEngine
 from sentinel.errors import ReplayError
 from sentinel.replay.explaining import Explained, explain_run
 from sentinel.replay.messages import Moment, Replay, begins_to_fire
@@ -181,6 +181,24 @@ def test_of_a_step_that_was_done_twice_the_last_is_explained() -> None:
     assert (found.times, _values(found)["loss"]) == (2, (1.0,))
 
 
+def test_a_daemon_that_was_started_again_knows_nothing_of_earlier_steps() -> None:
+    first = list(_told(_losses(*[2.0] * 40)))
+    again = Began(clean_steps=50, continues=True, step=40)
+    later = [Moment(at, 0, frame(int(at), int(at), NAMES, {"loss": 2.0})) for at in (41.0, 42.0)]
+    told = [*first, Moment(40.5, 0, again), Moment(40.6, 0, hello(0, 1, NAMES)), *later]
+    one = rule("loss > 1.2 * median(loss[32])")
+    assert _values(_explain(one, iter(told), 40))["loss[32]"] == (32.0,)
+    assert _values(_explain(one, iter(told), 42))["loss[32]"] == (1.0,)
+
+
+def test_windows_of_a_run_that_went_back_are_as_the_rule_had_them() -> None:
+    told = list(_told(_losses(*[2.0] * 250)))
+    for at, step in enumerate(range(220, 225), 251):
+        told.append(Moment(float(at), 0, frame(step, at, NAMES, {"loss": 3.0})))
+    found = _explain(rule("loss > 1.2 * median(loss[300])"), iter(told), 221)
+    assert _values(found)["loss[300]"] == (201.0,)  # of the snapshot at step 200, and step 220
+
+
 @pytest.mark.parametrize(
     ("expr", "step", "said"),
     [
@@ -223,14 +241,13 @@ def test_what_is_explained_is_what_was_judged(
     own = {rank: _losses(*losses[rank:], *losses[:rank]) for rank in range(ranks)}
     one = rule(expr, holds=steps(2))
     found = _explain(one, _told([], own), step).explanation
-    engine = RunEngine("run", [one])
+    replay = Replay("run", [one])
     for moment in _told([], own):
         if moment.now <= step:
-            assert moment.message is not None
-            engine.feed(moment.rank, moment.message, moment.now)
+            replay.take(moment)
     firing = {tuple(alert.labels.values()) for alert in found.alerts if alert.state == "firing"}
     pending = {tuple(alert.labels.values()) for alert in found.alerts if alert.state == "pending"}
-    live = engine.watch(_Nobody())["Rule"].live
+    live = replay.engine.watch(_Nobody())["Rule"].live
     assert firing == {key for key, alert in live.items() if alert.firing}
     assert pending == {key for key, alert in live.items() if not alert.firing}
     for alert, holds in zip(found.alerts, found.whole.values, strict=True):
