@@ -19,8 +19,10 @@ from sentinel.engine.expression import (
     Comparison,
     Condition,
     Either,
+    Forecast,
     Missing,
     Node,
+    RankOutlier,
     Reading,
     Score,
     SecondsSince,
@@ -44,6 +46,15 @@ Axes = Mapping[str, Axis]
 Found = Mapping[Node, Values | Truths]
 State = Literal["inactive", "pending", "firing"]
 Kind = Literal["number", "condition", "window"]
+
+
+# Why an element may be missing though all below it is there.
+_REASONS: Mapping[type[Node], str] = {
+    Reading: "was not measured",
+    Score: "has not seen enough values yet",
+    RankOutlier: "has too few ranks with a finite value to compare",
+    SecondsSince: "was never measured",
+}
 
 
 @dataclass(frozen=True)
@@ -224,19 +235,18 @@ class _Viewer:
     ) -> Iterator[str]:
         """Why elements are missing whose parts below are not."""
         for key, value in zip(keys, shown, strict=True):
-            if value is not None or isinstance(node, Window):
-                continue
-            if isinstance(node, Reading):
-                yield f"{unparse(node)} was not measured{self._of(node, key)}"
-            elif isinstance(node, Statistic):
-                held = self.value(node.window, key) or 0
-                yield (
-                    f"{unparse(node)}: its window holds {held:.0f} values{self._of(node, key)} "
-                    f"and needs {min(WARM, node.window.length)}"
-                )
-            elif all(self.value(child, key) is not None for child in _below(node)):
-                told = "has not seen enough values yet" if isinstance(node, Score) else "is missing"
-                yield f"{unparse(node)} {told}{self._of(node, key)}"
+            if value is None and (reason := self._reason(node, key)):
+                yield f"{unparse(node)} {reason}{self._of(node, key)}"
+
+    def _reason(self, node: Node, key: Key) -> str | None:
+        """Why an element is missing; None where a part below says so."""
+        if isinstance(node, (Statistic, Forecast)):
+            held, needed = self.value(node.window, key) or 0, min(WARM, node.window.length)
+            if held < needed:
+                return f"needs {needed} values in its window, which holds {held:.0f}"
+        if any(self.value(child, key) is None for child in _below(node)):
+            return None
+        return _REASONS.get(type(node), "is missing")
 
     def _of(self, node: Node, key: Key) -> str:
         own = [(n, v) for n, v in zip(self._names, key, strict=True) if n in axes_of(node)]

@@ -99,10 +99,34 @@ def test_what_is_missing_is_said_and_why() -> None:
     reasons = [why for part in _parts(found.explanation.whole) for why in part.why]
     assert reasons == [
         "robust_z(loss, window=50) has not seen enough values yet",
-        "median(loss[50]): its window holds 4 values and needs 32",
+        "median(loss[50]) needs 32 values in its window, which holds 4",
         "grad_norm was not measured",
     ]
     assert found.explanation.missing == 1
+
+
+@pytest.mark.parametrize(
+    ("expr", "why"),
+    [
+        (
+            "steps_until(loss[40], 5) < 10",
+            "steps_until(loss[40], 5) needs 32 values in its window, which holds 1",
+        ),
+        (
+            "rank_outlier(loss) > 5",
+            "rank_outlier(loss) has too few ranks with a finite value to compare for rank 0",
+        ),
+        ('logged["a"] > 1', 'logged["a"] was not measured'),
+    ],
+)
+def test_every_kind_of_part_says_why_it_is_missing(expr: str, why: str) -> None:
+    found = _explain(rule(expr), _told(_losses(2, 2)), 2)
+    assert [one for part in _parts(found.explanation.whole) for one in part.why] == [why]
+
+
+def test_what_was_never_measured_has_no_time_since() -> None:
+    found = _explain(rule("seconds_since(grad_norm) > 60"), _told(_losses(2, 2, 2)), 3)
+    assert found.explanation.whole.parts[0].why == ("seconds_since(grad_norm) was never measured",)
 
 
 def test_why_a_rank_does_not_measure_it_is_told_in_its_own_words() -> None:
