@@ -117,6 +117,8 @@ def test_files_of_tests_that_cannot_be_read_stop_no_others(rules: Path, capsys: 
         "1 test, all right; 1 file could not be read",
     ]
     assert _run(capsys, "rules", "test", path)[0] == 0
+    status, _, err = _run(capsys, "rules", "test", nowhere)
+    assert (status, "no test was run; 1 file could not be read" in err) == (1, True)
 
 
 def test_a_rule_that_says_nothing_is_a_warning(rules: Path, capsys: Captured) -> None:

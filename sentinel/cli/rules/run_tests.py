@@ -61,7 +61,7 @@ def command(files: tuple[Path, ...], as_json: bool) -> int:
         click.echo(msgspec.json.encode(results).decode())
     else:
         click.echo(_summary(count, failed, broken), err=True)
-    return 1 if failed or broken else 0
+    return 1 if failed or broken or not count else 0
 
 
 def _shipped() -> list[Path]:
@@ -71,6 +71,7 @@ def _shipped() -> list[Path]:
 def _summary(count: int, failed: int, broken: int) -> str:
     tests = f"{count} test{'s' * (count != 1)}"
     told = f"{failed} of {tests} failed" if failed else f"{tests}, all right"
+    told = told if count else "no test was run"
     if broken:
         told += f"; {broken} file{'s' * (broken != 1)} could not be read"
     return told
