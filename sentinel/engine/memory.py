@@ -131,7 +131,7 @@ class Scores:
 
     def remember(self) -> dict[tuple[int, ...], Detector]:
         """A copy of the detectors."""
-        return {place: deepcopy(one) for place, one in self._places.items()}
+        return {place: _copied(one) for place, one in self._places.items()}
 
     def recall(self, memory: object) -> None:
         """Take these detectors for its own; if they are none, begin anew."""
@@ -144,3 +144,12 @@ class Scores:
         """Take over the detector of the first element, along so many axes, unless it has one."""
         self._places.setdefault((0,) * axes, detector)
         self._shape = None
+
+
+def _copied(detector: Detector) -> Detector:
+    """A deep copy in about half the time: most of what a detector holds are single numbers."""
+    copied: Detector = object.__new__(type(detector))
+    memo: dict[int, object] = {}
+    for name, value in vars(detector).items():
+        setattr(copied, name, value if isinstance(value, (int, float)) else deepcopy(value, memo))
+    return copied

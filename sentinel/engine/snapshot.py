@@ -16,7 +16,7 @@ from sentinel.engine.expression import Score, Window
 EVERY = 100  # judged steps
 MOST = 16  # snapshots
 FEWEST = 4  # of which none are taken where there is no room for so many
-MAX_CELLS = 4_000_000  # values that all snapshots of a run may hold together: some 30 MB
+MAX_CELLS = 2_000_000  # values that all snapshots of a run may hold together: some 30 MB
 
 Memory = Mapping[Window | Score, object]
 
