@@ -178,7 +178,7 @@ def _panel(ax: Axes, series: Series, envelope: Envelope, episodes: Sequence[Epis
             markeredgewidth=1.6,
             transform=ax.get_xaxis_transform(),
         )
-    for severity, color in COLORS.items():
+    for severity, color in reversed(COLORS.items()):  # the gravest is drawn last
         fired = [one for one in episodes if one.alert.severity == severity]
         ax.vlines(
             [one.alert.fired_step for one in fired],
