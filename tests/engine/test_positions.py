@@ -77,6 +77,7 @@ def test_every_character_is_found_where_it_was_written(
     lines = source.split("\n")
     for offset, character in enumerate(value):
         line, column = place(source, node, offset)
-        if character.strip() and column is not None:
+        if character.strip():
+            assert column is not None
             written = lines[line - 1][column - 1 :]
             assert written.startswith((character, "\\" + character, "\\U0001F642"))

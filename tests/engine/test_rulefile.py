@@ -373,3 +373,17 @@ def test_what_cannot_be_extended_is_said(tmp_path: Path, mine: str, line: int, r
     assert reason in str(raised.value)
     assert raised.value.line == line
     assert raised.value.file == str(tmp_path / "mine.yaml")
+
+
+def test_the_windows_of_a_file_are_bounded_together_but_equal_ones_count_once(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rules.yaml"
+    head = "groups:\n  - name: x\n    rules:\n"
+    rules = [f"      - {{alert: A{n}, expr: 'max(loss[10000]) > {n}'}}\n" for n in range(150)]
+    path.write_text(head + "".join(rules))
+    assert len(load(path)) == 150
+    rules = [f"      - {{alert: A{n}, expr: 'max(loss[{9999 - n}]) > 1'}}\n" for n in range(150)]
+    path.write_text(head + "".join(rules))
+    with pytest.raises(RuleError, match="the windows of all rules hold 1488675 values together"):
+        load(path)
