@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sentinel.engine.rule import Alerts
-from sentinel.signals import CATALOG
 from sentinel.wire import Series
 
 _COUNTS = {  # of which there is to be none
@@ -67,4 +66,4 @@ def _is_grave(alerts: Alerts) -> bool:
 
 
 def _is_of_training(alerts: Alerts) -> bool:
-    return CATALOG[alerts.rule.expression.signal].made_by != "engine"
+    return alerts.rule.expression.when != "tick"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sentinel.engine.transition import AlertChanged
-from sentinel.wire import Goodbye, Heartbeat
+from sentinel.wire import Checkpoint, Goodbye, Heartbeat
 from tests.engine.world import Job, alerts, rule
 
 NAMES = ["loss", "logged/val_loss", "logged/accuracy", "layer_grad_norm/h.0"]
@@ -65,3 +65,14 @@ def test_another_job_by_the_same_name_has_measured_nothing_yet() -> None:
     job.hello(0, incarnation="b")
     job.tick(after=100)
     assert not _fired(job)
+
+
+def test_what_the_clock_alone_says_spoils_no_checkpoint() -> None:
+    overdue = rule("seconds_since(loss) > 30", severity="critical")
+    job = Job([overdue], NAMES, world_size=1, clean_steps=2)
+    job.step(1, {"loss": 1.0})
+    job.engine.feed(0, Checkpoint(1, "step1", "/ckpt", 1.0, "", ("step1",)), job.now)
+    job.tick(after=40)
+    assert _fired(job)
+    job.step(2, {})
+    assert [one.state for one in job.engine.checkpoints.all()] == ["unproven"]
