@@ -1,25 +1,34 @@
 """How many frames a second one engine judges, beside the floor of only decoding them.
 
-    python benchmarks/engine_throughput.py [--ranks 64 512] [--series 200] [--seconds 5]
+    python -m benchmarks.engine_throughput [--ranks 64 512] [--series 200] [--seconds 5]
+                                           [--memory-steps 2000] [--write]
 
 Every rank reports every step; frames are encoded beforehand and decoded by `sentinel.wire` as the
 daemon does. Rules are the shipped pack. Printed for each number of ranks: frames/s of decoding
-alone and of decoding and judging, on one core by process time; what of a core that takes at one
-and at ten steps a second; and the longest time that one frame held up the next, which is the one
-that completes a step.
+alone and of decoding and judging, on one core by process time; what a step of all ranks takes; the
+longest time that one frame held up the next, which is the one that completes a step; and by how
+much the process grows in as many steps as `--memory-steps` says, after half as many to warm up
+(windows of 200 steps, and 16 snapshots of them, one each 100 steps). `--write` puts the table into
+benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import platform
 import random
+import resource
 import struct
 import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import islice
 
+from msgspec import structs
+
+from benchmarks.results import write_part
 from sentinel import wire
 from sentinel.engine.rulefile import load, resolve_pack
 from sentinel.engine.run import RunEngine
@@ -38,22 +47,63 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[64, 512])
     parser.add_argument("--series", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=5.0, help="of process time, for each row")
+    parser.add_argument("--memory-steps", type=int, default=2000)
+    parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md")
     options = parser.parse_args()
-    print(f"{_processor()}; Python {platform.python_version()}, numpy {version('numpy')}, ", end="")
-    print(f"msgspec {version('msgspec')}")
-    print(f"{'ranks':>5} {'series':>6} {'decode/s':>9} {'judge/s':>8} {'of floor':>8} ", end="")
-    print(f"{'at 1/s':>7} {'at 10/s':>7} {'longest':>9}")
+    lines = [
+        "# How fast frames are judged",
+        "",
+        "Written by `python -m benchmarks.engine_throughput --write`, whose description says what "
+        "is measured.",
+        "",
+        f"{processor()}, one core; Python {platform.python_version()}, "
+        f"numpy {version('numpy')}, msgspec {version('msgspec')}; pack default",
+        "",
+        "| ranks | series | frames decoded a second | and judged | a step of all ranks "
+        "| longest frame | grown by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines))
     for ranks in options.ranks:
-        _row(ranks, options.series, options.seconds)
+        lines.append(_row(ranks, options.series, options.seconds, options.memory_steps))
+        print(lines[-1], flush=True)
+    if options.write:
+        write_part("\n".join(lines))
 
 
-def _row(ranks: int, series: int, seconds: float) -> None:
+def _row(ranks: int, series: int, seconds: float, memory_steps: int) -> str:
     floor = _decode_only(ranks, series, seconds)
     rate, longest = _decode_and_judge(ranks, series, seconds)
-    print(
-        f"{ranks:>5} {series:>6} {floor:>9,.0f} {rate:>8,.0f} {rate / floor:>8.3f} "
-        f"{ranks / rate:>7.1%} {10 * ranks / rate:>7.1%} {1000 * longest:>6.2f} ms"
+    grown = _growth(ranks, series, memory_steps)
+    return (
+        f"| {ranks} | {series} | {floor:,.0f} | {rate:,.0f} | {1000 * ranks / rate:.1f} ms "
+        f"| {1000 * longest:.1f} ms | {grown / 2**20:.2f} MiB in {memory_steps} steps |"
     )
+
+
+def _growth(ranks: int, series: int, steps: int) -> int:
+    """By how many bytes the process grows in so many steps, after half as many."""
+    engine = RunEngine("benchmark", load(resolve_pack("default")))
+    for rank in range(ranks):
+        engine.feed(rank, _hello(rank, ranks, series), 0.0)
+    every = [list(step) for step in islice(_steps(ranks, series), 7)]  # values that come again
+    before = 0
+    for step in range(1, steps + steps // 2 + 1):
+        for rank, body in enumerate(every[step % len(every)]):
+            message = wire.decode_from_rank(body)
+            assert isinstance(message, Frame)
+            engine.feed(rank, structs.replace(message, step=step, sequence=step), 0.1 * step)
+        if step == steps // 2:
+            before = resident()
+    assert engine.step == steps + steps // 2
+    return resident() - before
+
+
+def resident() -> int:
+    """How many bytes of memory this process takes."""
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def _decode_only(ranks: int, series: int, seconds: float) -> float:
@@ -127,7 +177,7 @@ def _steps(ranks: int, series: int) -> Iterator[list[bytes]]:
         yield bodies
 
 
-def _processor() -> str:
+def processor() -> str:
     if sys.platform == "linux":
         with open("/proc/cpuinfo") as file:
             for line in file:
