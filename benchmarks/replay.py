@@ -12,7 +12,6 @@ benchmarks/RESULTS.md.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import platform
