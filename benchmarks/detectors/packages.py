@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.detectors.alarm import Alarm, Watch
 from benchmarks.detectors.rows import read
 
-POLL = 10  # rows between two looks of losslint at a log that grows
+POLL = 10  # rows between two looks of losslint at a log that grows, at least
+_SHARE = 200  # of what it has read by then: a look takes as long as all of that
 
 
 def trainpulse(path: Path) -> Iterator[Alarm]:
@@ -29,8 +30,9 @@ def trainpulse(path: Path) -> Iterator[Alarm]:
 
 
 def losslint(path: Path) -> Iterator[Alarm]:
-    """Its checks of a log, run again whenever that has grown by 10 rows, as `losslint watch` does
-    after some seconds; each new finding, one whose text has changed among them, is an alarm."""
+    """Its checks of a log, run again whenever that has grown by 10 rows (beyond 2,000 by a 200th),
+    as `losslint watch` does after some seconds; each new finding, one whose text has changed among
+    them, is an alarm."""
     from losslint.checks import run_all_checks
     from losslint.parsing import RunLog
 
@@ -38,7 +40,9 @@ def losslint(path: Path) -> Iterator[Alarm]:
     series = {name: [getattr(row, name) for row in rows] for name in ("loss", "grad_norm", "lr")}
     steps = [row.step for row in rows]
     told: set[str] = set()
-    for count in (*range(POLL, len(rows), POLL), len(rows)):
+    count = 0
+    while count < len(rows):
+        count = min(len(rows), count + max(POLL, count // _SHARE))
         known = {name: values[:count] for name, values in series.items()}
         for finding in run_all_checks(RunLog(steps[:count], known, path)):
             if finding.message not in told:
