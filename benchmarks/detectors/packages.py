@@ -31,23 +31,25 @@ def trainpulse(path: Path) -> Iterator[Alarm]:
 
 def losslint(path: Path) -> Iterator[Alarm]:
     """Its checks of a log, run again whenever that has grown by 10 rows (beyond 2,000 by a 200th),
-    as `losslint watch` does after some seconds; each new finding, one whose text has changed among
-    them, is an alarm."""
+    as `losslint watch` does after some seconds. A finding that was not there at the last look is
+    an alarm, and so is one that counts more than then; another wording of it is not."""
     from losslint.checks import run_all_checks
     from losslint.parsing import RunLog
 
     rows = list(read(path))
     series = {name: [getattr(row, name) for row in rows] for name in ("loss", "grad_norm", "lr")}
     steps = [row.step for row in rows]
-    told: set[str] = set()
-    count = 0
-    while count < len(rows):
-        count = min(len(rows), count + max(POLL, count // _SHARE))
-        known = {name: values[:count] for name, values in series.items()}
-        for finding in run_all_checks(RunLog(steps[:count], known, path)):
-            if finding.message not in told:
-                told.add(finding.message)
-                yield Alarm(count - 1, finding.check, False, finding.severity)
+    counts: dict[tuple[str, str], int] = {}  # of the last look, by check and series
+    length = 0
+    while length < len(rows):
+        length = min(len(rows), length + max(POLL, length // _SHARE))
+        known = {name: values[:length] for name, values in series.items()}
+        before, counts = counts, {}
+        for finding in run_all_checks(RunLog(steps[:length], known, path)):
+            key = finding.check, finding.details.get("series", "")
+            counts[key] = finding.details.get("count", 1)
+            if counts[key] > before.get(key, 0):
+                yield Alarm(length - 1, finding.check, False, finding.severity)
 
 
 _PACKAGES: Mapping[str, Watch] = {"trainpulse": trainpulse, "losslint": losslint}
