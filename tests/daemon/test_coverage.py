@@ -68,12 +68,12 @@ def test_coverage_is_told_by_the_daemon_by_its_record_and_by_its_metrics(
     assert (signals["grad_norm"]["state"], signals["grad_norm"]["ranks"]) == ("missing", "1")
     rules = {rule["rule"]: rule for rule in report["rules"]}
     assert rules["NonFiniteUpdate"] == {"rule": "NonFiniteUpdate", "state": "ok", "blind": []}
-    assert rules["GradNormExplosion"]["state"] == "blind"
-    assert rules["GradNormExplosion"]["blind"] == [
+    assert rules["GradientExplosion"]["state"] == "blind"
+    assert rules["GradientExplosion"]["blind"] == [
         {"signal": "grad_norm", "ranks": "1", "reason": "its probe failed"}
     ]
     metrics = daemon.metrics()
-    assert metrics['sentinel_rule_blind{rule="GradNormExplosion",run="run"}'] == 1
+    assert metrics['sentinel_rule_blind{rule="GradientExplosion",run="run"}'] == 1
     assert metrics['sentinel_rule_blind{rule="NonFiniteUpdate",run="run"}'] == 0
     assert metrics['sentinel_signals{run="run",state="sampled"}'] == 1
     assert metrics['sentinel_signals{run="run",state="missing"}'] >= 2
@@ -93,9 +93,9 @@ def test_a_person_reads_which_rules_are_blind_on_which_ranks_and_why(
     shown = sentinel("status", "run", "--coverage", "--state", daemon.state).stdout
     assert "run: ranks 0-1 at step 1\n" in shown
     assert "every 4 steps; over the budget of 1%" in shown
-    assert "  GradNormExplosion: blind on rank 1\n" in shown
+    assert "  GradientExplosion: blind on rank 1\n" in shown
     assert "    grad_norm is missing on rank 1: its probe failed\n" in shown
-    assert "  DeviceMemoryNearLimit: blind\n" in shown
+    assert "  DeviceOOMRisk: blind\n" in shown
     assert "NonFiniteUpdate" not in shown
     assert max(map(len, shown.splitlines())) < 160
 

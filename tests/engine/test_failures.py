@@ -153,4 +153,4 @@ def test_a_device_so_full_that_its_cache_is_emptied_at_every_step_warns() -> Non
     job = Job(default_rules(), NAMES)
     for step, retries in enumerate((0, 1, 1, 2, 3, 4), start=1):
         job.step(step, WELL, {0: {"device_memory_retries": float(retries)}})
-    assert states(job.told) == [("DeviceMemoryRetries", "firing", 4)]
+    assert states(job.told) == [("DeviceOOMRiskRetries", "firing", 4)]

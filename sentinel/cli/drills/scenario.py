@@ -89,7 +89,7 @@ def _lr_jump() -> Scenario:
         fault=f"lr-jump:step={at},factor=100",
         steps=95,
         at=at,
-        rules=frozenset({"LossSpike", "GradNormExplosion"}),
+        rules=frozenset({"LossSpike", "GradientExplosion"}),
     )
 
 

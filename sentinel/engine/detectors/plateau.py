@@ -30,7 +30,7 @@ class Plateau:
     >>> for _ in range(100):
     ...     score = detector.update(0.6931)
     >>> score
-    92.0
+    93.0
     >>> for i in range(100):
     ...     score = detector.update(max(0.3, 0.6931 - 0.01 * i))
     >>> score
@@ -39,7 +39,9 @@ class Plateau:
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "window": window(64),
-        "tolerance": Parameter(0.02, 0.0, 1.0, "the share by which a level that stands still moves"),
+        "tolerance": Parameter(
+            0.02, 0.0, 1.0, "the share by which a level that stands still moves"
+        ),
     }
 
     def __init__(self, window: int = 64, tolerance: float = 0.02) -> None:

@@ -18,11 +18,11 @@ class Rising:
     """`(level - lowest) / max(1.4826 MAD, floor)`, in logarithms, level a median of the last values.
 
     `lowest` is the lowest that this level has been, frozen while it is above; the MAD is that of
-    the last `window` values, so that the level itself has risen by what single values wander. A
-    series whose level has not fallen by twice the floor since it
-    began scores 0: what rises from the start, as the loss of many actors does, has not gone back.
-    After four windows over 5 the series lives at another level, and `lowest` is taken anew. Values
-    that are not positive enter nothing.
+    the last `window` distances from the level, so that the level itself has risen by what single
+    values scatter. What the level has come back from once scores no more than 5 again. A series
+    whose level has not fallen by twice the floor since it began scores 0: what rises from the
+    start, as the loss of many actors does, has not gone back. After four windows over 5 the series
+    lives at another level, and `lowest` is taken anew. Values that are not positive enter nothing.
 
     Source: the frozen average of "loss 3% above its average for five steps" in guides to training
     large models, with the lowest median in place of an average that a spike can lift.
@@ -33,7 +33,7 @@ class Rising:
     >>> for i in range(20):
     ...     score = detector.update(2.0 + 0.1 * i)
     >>> round(score, 1)
-    3.9
+    10.3
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -43,7 +43,7 @@ class Rising:
     }
 
     def __init__(self, window: int = 128, level: int = 16, floor: float = 0.05) -> None:
-        self._values = SortedWindow(window)
+        self._distances = SortedWindow(window)
         self._level = SortedWindow(level)
         self._floor = floor
         self._first: float | None = None
@@ -51,34 +51,37 @@ class Rising:
         self._highest = 0.0  # rise since the level was at its lowest
         self._survived = 0.0  # highest rise that it has come back from
         self._score = math.nan
+        self._seen = 0
         self._risen = 0  # values in a row
 
     def update(self, value: float) -> float:
         """Score one value, then learn from it."""
         if not math.isfinite(value):
             return math.nan
-        if value <= 0:
-            return self._score if self._first is not None else 0.0
-        self._level.push(math.log(value))
-        center = self._level.median()
-        self._values.push(math.log(value))
-        if len(self._level) < self._level.length:
-            return math.nan
-        if self._first is None:
-            self._first = center
-        self._score = self._rise(center)
-        return self._score
+        self._seen += 1
+        if value > 0:
+            self._learn(math.log(value))
+        blind = math.isnan(self._score) and self._seen > self._distances.length + self._level.length
+        return 0.0 if blind else self._score
 
-    def _rise(self, center: float) -> float:
-        assert self._first is not None
+    def _learn(self, x: float) -> None:
+        self._level.push(x)
+        center = self._level.median()
+        self._distances.push(x - center)
+        if len(self._level) == self._level.length:
+            if self._first is None:
+                self._first = center
+            self._score = self._rise(center, self._first)
+
+    def _rise(self, center: float, first: float) -> float:
         self._risen = self._risen + 1 if self._score > _RISEN else 0
         if center < self._lowest + self._floor:
             self._survived, self._highest = max(self._survived, self._highest), 0.0
-        if center < self._lowest or self._risen > 4 * self._values.length:
+        if center < self._lowest or self._risen > 4 * self._distances.length:
             self._lowest = center
-        if self._first - self._lowest < _FALLEN * self._floor:
+        if first - self._lowest < _FALLEN * self._floor:
             return 0.0
         rise = center - self._lowest
         self._highest = max(self._highest, rise)
-        scale = max(_CONSISTENCY * self._values.mad(), self._floor, self._survived / _RISEN)
+        scale = max(_CONSISTENCY * self._distances.mad(), self._floor, self._survived / _RISEN)
         return rise / scale

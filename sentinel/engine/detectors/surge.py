@@ -42,9 +42,9 @@ class Surge:
     >>> for i in range(32):
     ...     _ = detector.update(2.0 + 0.1 * (-1) ** i)
     >>> round(detector.update(2.1), 2), round(detector.update(5.0), 1)
-    (0.59, 11.0)
+    (0.59, 20.2)
     >>> detector.update(math.nan), round(detector.update(5.0), 1)
-    (nan, 11.0)
+    (nan, 20.2)
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -60,6 +60,7 @@ class Surge:
         self._highest = 0.0  # distance of them
         self._minimum = min(_MINIMUM, window)
         self._floor = floor
+        self._warm = False  # from the first score on; what is learned anew scores 0 at first
         self._not_positive = 0  # values so far, until there are too many
 
     def update(self, value: float) -> float:
@@ -69,12 +70,12 @@ class Surge:
         if self._in_logarithms and value <= 0:
             self._not_positive += 1
             if self._in_logarithms:
-                return -math.inf if len(self._distances) >= self._minimum else math.nan
+                return -math.inf if self._warm else math.nan
             self._start_anew()
         x = math.log(value) if self._in_logarithms else value
         if len(self._level) < self._level.length // 4:
             self._level.push(x)
-            return math.nan
+            return 0.0 if self._warm else math.nan
         distance = x - self._level.median()
         score = self._score(x, distance)
         if score > (_RETURNED if self._outliers else _OUTLIER):
@@ -89,7 +90,8 @@ class Surge:
 
     def _score(self, x: float, distance: float) -> float:
         if len(self._distances) < self._minimum:
-            return math.nan
+            return 0.0 if self._warm else math.nan
+        self._warm = True
         if not distance:
             return 0.0
         scale = self._scale()
