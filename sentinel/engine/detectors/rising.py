@@ -15,7 +15,7 @@ _FALLEN = 2.0  # floors that the level must have fallen by before it can rise
 
 
 class Rising:
-    """`(level - lowest) / max(1.4826 MAD, floor)`, in logarithms, level a median of the last values.
+    """`(level - lowest) / max(1.4826 MAD, floor)`, in logarithms, level a median of recent values.
 
     `lowest` is the lowest that this level has been, frozen while it is above; the MAD is that of
     the last `window` distances from the level, so that the level itself has risen by what single
