@@ -16,7 +16,7 @@ from benchmarks.traces.curve import Size
 from benchmarks.traces.families import CLEAN, FAULTS, trace
 
 SHORT = Size(lowest=200, usual=600, highest=1_500)
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 @pytest.mark.parametrize("family", CLEAN)
