@@ -7,8 +7,8 @@ Every rank reports every step; frames are encoded beforehand and decoded by `sen
 daemon does. Rules are the shipped pack. Printed for each number of ranks: frames/s of decoding
 alone and of decoding and judging, on one core by process time; what a step of all ranks takes; the
 longest time that one frame held up the next, which is the one that completes a step; and by how
-much the process grows in as many steps as `--memory-steps` says, after half as many to warm up
-(windows of 200 steps, and 16 snapshots of them, one each 100 steps). `--write` puts the table into
+much the process grows in as many steps as `--memory-steps` says, after as many to warm up (there
+are 16 snapshots of all windows, one each 100 steps). `--write` puts the table into
 benchmarks/RESULTS.md.
 """
 
@@ -82,20 +82,20 @@ def _row(ranks: int, series: int, seconds: float, memory_steps: int) -> str:
 
 
 def _growth(ranks: int, series: int, steps: int) -> int:
-    """By how many bytes the process grows in so many steps, after half as many."""
+    """By how many bytes the process grows in so many steps, after as many to warm up."""
     engine = RunEngine("benchmark", load(resolve_pack("default")))
     for rank in range(ranks):
         engine.feed(rank, _hello(rank, ranks, series), 0.0)
     every = [list(step) for step in islice(_steps(ranks, series), 7)]  # values that come again
     before = 0
-    for step in range(1, steps + steps // 2 + 1):
+    for step in range(1, 2 * steps + 1):
         for rank, body in enumerate(every[step % len(every)]):
             message = wire.decode_from_rank(body)
             assert isinstance(message, Frame)
             engine.feed(rank, structs.replace(message, step=step, sequence=step), 0.1 * step)
-        if step == steps // 2:
+        if step == steps:
             before = resident()
-    assert engine.step == steps + steps // 2
+    assert engine.step == 2 * steps
     return resident() - before
 
 

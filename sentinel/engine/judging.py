@@ -71,6 +71,7 @@ class Judging:
             for reading in readings(alerts.rule.expression.root)
         )
         self._lacking = self._read
+        self._known = 0  # series that had been announced when that was found
         self._frames_awake: list[RowRule] = []
         self._is_alone = True  # one rank, whose own values are single numbers too
         self._numbers, self._arrays = ScalarGraph(), Graph()
@@ -87,7 +88,10 @@ class Judging:
     # What is judged, and what is not.
 
     def announced(self, columns: Columns) -> None:
-        """Somebody has announced what was not there before."""
+        """A rank has announced what it measures, of which some may be new."""
+        if len(columns) == self._known:
+            return
+        self._known = len(columns)
         lacking = frozenset(one for one in self._read if not columns.knows(one))
         if lacking != self._lacking:
             self._lacking, self._plan_is_old = lacking, True

@@ -84,7 +84,6 @@ class RunEngine:
         self._judged = BEFORE_ALL
         self._last: JudgedStep | None = None
         self._announced: NDArray[np.intp] | None = None
-        self._known = 0  # series, when rules were last told of them
         self._witness = Witness(run, self._roster, self.checkpoints)
         self._fired: list[Fired] = []
         self._resolved: list[Identity] = []
@@ -280,18 +279,17 @@ class RunEngine:
         if layout is None:
             return self._refuse("wrong length")
         self.frames += 1
-        key = state.key
         if frame.partial:
             self._roster.reach(state, frame.step)
         else:
             if self._roster.advance(state, frame.step):
-                self._judging.rank_went_back(key)
+                self._judging.rank_went_back(state.key)
                 state.coverage.begin_anew()
             state.coverage.saw(layout, frame, now)
         for finding in reversed(frame.findings):  # of several, the first is kept
             self._witness.remember(state.rank, frame.step, finding)
         row = layout.row(frame, self._judging.wanted)
-        if changes := self._judging.frame(row, key, frame.step, now, partial=frame.partial):
+        if changes := self._judging.frame(row, state.key, frame.step, now, partial=frame.partial):
             self._collect(changes, now)
         if frame.partial:
             return None
@@ -332,11 +330,9 @@ class RunEngine:
         return None
 
     def _has_announced(self) -> None:
-        """Some rank measures more than was known."""
+        """A rank has said what it measures."""
         self._announced = None
-        if self._known != len(self._columns):
-            self._known = len(self._columns)
-            self._judging.announced(self._columns)
+        self._judging.announced(self._columns)
 
     def _is_overdue(self, place: Place, now: float) -> bool:
         return now - max(self._open[place].since, self._awake) >= self._patience
