@@ -37,7 +37,7 @@ def test_a_log_gives_the_alerts_that_begin_to_fire(tmp_path: Path) -> None:
         "my.run",
         "LossSpike",
         100,
-        102,
+        100,
     )
 
 
