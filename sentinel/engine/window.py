@@ -296,27 +296,35 @@ def slope(values: Floats) -> Floats:
     evenly spread over a longer row. A few outliers do not move it, nor one jump unless in the
     middle of the row. NaN where there is only one value.
     """
-    return _theil_sen(values, 100)
+    from scipy.stats import theilslopes  # takes a second to import, and few rules ask for it
 
-
-def rough_slope(values: Floats) -> Floats:
-    """The same over at most 16 values of each row: for many rows."""
-    return _theil_sen(values, 16)
-
-
-def _theil_sen(values: Floats, points: int) -> Floats:
     length = values.shape[-1]
     if length < 2:
         return np.full(values.shape[:-1], np.nan)
-    at, first, second = _pairs(length, points)
+    at = _spread(length, 100)
+    rows = values[..., at].reshape(-1, len(at))
+    return np.array([theilslopes(row, at).slope for row in rows]).reshape(values.shape[:-1])
+
+
+def rough_slope(values: Floats) -> Floats:
+    """The same over at most 16 values of each row, of all rows at once: for many rows."""
+    length = values.shape[-1]
+    if length < 2:
+        return np.full(values.shape[:-1], np.nan)
+    at, first, second = _pairs(length)
     rise = values[..., at[second]] - values[..., at[first]]
     return median(rise / (at[second] - at[first]))
 
 
+def _spread(length: int, points: int) -> Places:
+    """Places in a row of this length, evenly spread."""
+    return np.linspace(0, length - 1, min(length, points)).astype(np.int64)
+
+
 @lru_cache(maxsize=64)
-def _pairs(length: int, points: int) -> tuple[Places, Places, Places]:
-    """Places in a row of this length, evenly spread, and of each pair of them the two."""
-    at = np.linspace(0, length - 1, min(length, points)).astype(np.int64)
+def _pairs(length: int) -> tuple[Places, Places, Places]:
+    """Places in a row of this length, and of each pair of them the two."""
+    at = _spread(length, 16)
     first, second = np.triu_indices(len(at), 1)
     return at, first, second
 

@@ -9,12 +9,9 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from sentinel.errors import ReplayError
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 MAX_LINE = 1 << 20  # characters
 MAX_HEAD = 1 << 20  # bytes looked at to tell the format
@@ -131,7 +128,7 @@ class _Stream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
         view = memoryview(buffer).cast("B")
         data = self._first[: len(view)] or self._more(len(view))
         self._first = self._first[len(view) :]
