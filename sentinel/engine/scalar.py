@@ -127,8 +127,9 @@ class ScalarGraph:
         return sum(held(node) for node in self.states)
 
     def remember(self) -> dict[Stateful, Detector | SortedWindow]:
-        """A copy of all that is known of earlier steps."""
-        return {node: deepcopy(state.memory) for node, state in self.states.items()}
+        """A copy of all that is known of earlier steps; empty windows are left out."""
+        known = {node: state for node, state in self.states.items() if not state.is_empty}
+        return {node: deepcopy(state.memory) for node, state in known.items()}
 
     def recall(self, memory: Mapping[Stateful, object]) -> None:
         """Go on from a copy; what it does not have begins anew."""

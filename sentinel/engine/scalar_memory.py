@@ -24,6 +24,11 @@ class Scoring:
         self.value: float | None = None
         self.memory: Detector = self.fresh()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known yet, which only the detector itself could say."""
+        return False
+
     def fresh(self) -> Detector:
         """What it knows at first."""
         return build(self._node.detector, dict(self._node.parameters))
@@ -50,6 +55,11 @@ class Past:
         self._coming: float | None = None
         self.warm = min(WARM, node.length)
         self.memory: SortedWindow = self.fresh()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known yet."""
+        return not len(self.memory)
 
     def fresh(self) -> SortedWindow:
         """What it knows at first."""
