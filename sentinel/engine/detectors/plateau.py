@@ -63,10 +63,11 @@ class Plateau:
         if self._first is None:
             self._first = self._rest = level
         self._lowest = min(self._lowest, level)
-        self._still = self._still + 1 if self._stands_still(level) else 0
-        if not self._still:
-            self._rest = level
-        return float(self._still) if self._has_failed(level, self._first) else 0.0
+        if self._has_failed(level, self._first) and self._stands_still(level):
+            self._still += 1
+        else:
+            self._rest, self._still = level, 0
+        return float(self._still)
 
     def _stands_still(self, level: float) -> bool:
         near = self._tolerance * abs(self._rest)
