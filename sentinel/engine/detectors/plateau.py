@@ -21,7 +21,8 @@ class Plateau:
     that: noise that is larger hides what is learned. That counts as long as it has not fallen by
     more than the tolerance below the first level of all (nothing was ever learned), or is 1.5 times
     the lowest level and more (what was learned is lost); where a loss that has fallen stands still
-    it has converged, and the score is 0.
+    it has converged, and the score is 0. So it is once the level was not positive: shares of it say
+    nothing then.
 
     Source: patience and minimum change as in early stopping, Prechelt, Early Stopping - But When?,
     1998, asked of the level instead of the best value.
@@ -75,5 +76,5 @@ class Plateau:
 
     def _has_failed(self, level: float, first: float) -> bool:
         """Whether this is a level of a run that has learned nothing, or lost it."""
-        never = self._lowest >= first - self._tolerance * abs(first)
-        return never or level >= _FAILED * self._lowest > 0
+        never = self._lowest >= first * (1 - self._tolerance)
+        return self._lowest > 0 and (never or level >= _FAILED * self._lowest)

@@ -10,19 +10,23 @@ from sentinel.engine.detectors.parameter import Parameter, window
 from sentinel.engine.window import SortedWindow
 
 _CONSISTENCY = 1.4826  # MAD to standard deviation, for normal noise
+_LOWER = 1.2816  # standard deviations from the median of normal noise to its 10th percentile
 _RISEN = 5.0  # deviations from which on the level counts as risen
+_MOST = 0.25  # of the last values, three quarters lie above this quantile
 _FALLEN = 2.0  # floors that the level must have fallen by before it can rise
 
 
 class Rising:
-    """`(level - lowest) / max(1.4826 MAD, floor)`, in logarithms, level a median of recent values.
+    """`(level - lowest) / max(width, floor)` in logarithms, level a quartile of recent values.
 
-    `lowest` is the lowest that this level has been, frozen while it is above; the MAD is that of
-    the last `window` distances from the level, so that the level itself has risen by what single
-    values scatter. What the level has come back from once scores no more than 5 again. A series
-    whose level has not fallen by twice the floor since it began scores 0: what rises from the
-    start, as the loss of many actors does, has not gone back. After four windows over 5 the series
-    lives at another level, and `lowest` is taken anew. Values that are not positive enter nothing.
+    Three quarters of the last `level` values lie above the level. `lowest` is the lowest that their
+    median has been, frozen while it is above. The width is the larger of 1.4826 MAD of the last
+    `window` distances from that median, and of how far their 10th percentile lies below the middle
+    one, over 1.2816: what single values scatter, also between two levels, and nothing of the rise
+    itself. What the median has come back from once scores no more than 5 again. A series whose
+    median has not fallen by twice the floor since it began scores 0: what rises from the start, as
+    the loss of many actors does, has not gone back. After four windows over 5 the series lives at
+    another level, and `lowest` is taken anew. Values that are not positive enter nothing.
 
     Source: the frozen average of "loss 3% above its average for five steps" in guides to training
     large models, with the lowest median in place of an average that a spike can lift.
@@ -33,7 +37,7 @@ class Rising:
     >>> for i in range(20):
     ...     score = detector.update(2.0 + 0.1 * i)
     >>> round(score, 1)
-    10.3
+    9.3
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -81,7 +85,9 @@ class Rising:
             self._lowest = center
         if first - self._lowest < _FALLEN * self._floor:
             return 0.0
-        rise = center - self._lowest
+        rise = self._level.quantile(_MOST) - self._lowest
         self._highest = max(self._highest, rise)
-        scale = max(_CONSISTENCY * self._distances.mad(), self._floor, self._survived / _RISEN)
-        return rise / scale
+        distances = self._distances
+        below = (distances.median() - distances.quantile(0.1)) / _LOWER
+        width = max(_CONSISTENCY * distances.mad(), below)
+        return rise / max(width, self._floor, self._survived / _RISEN)

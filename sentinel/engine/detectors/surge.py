@@ -16,9 +16,11 @@ _RETURNED = 2.0  # deviations below which the values after an outlier are admitt
 _TAIL, _TAIL_Z = 0.98, 2.054  # a quantile of the noise, and where a normal one has it
 _ISOLATED = 3  # values in a row; what is over by then is how this series is, if it comes again
 _RECURRING, _MARGIN = 4, 1.25  # what was reached so often is exceeded only if by so much
+_WIDER, _WIDER_MARGIN = 2.0, 3.0  # where values go either way: of the noise; of the second largest
 _HIGHER = 0.05  # by this share the highest value of the level must be exceeded
 _MINIMUM = 12  # distances before there is a score
 _YOUNG = 4.0  # with so many distances the scale is doubled, with more of them by less
+_REFRESH = 8  # distances after which the scale is taken anew; sooner while they are few
 _NOT_POSITIVE = 3  # values that show that a series is not one of positive numbers
 
 
@@ -32,8 +34,8 @@ class Surge:
     the level scores over 5. Values that score over 5 and are higher than all of the level are not
     admitted. Of those that were over within 3 values the highest enters the noise; after twice
     `level` in a row they are the new level. The third value that is not positive ends the
-    logarithms: the detector starts anew with the values themselves, takes its scale from both tails
-    and its floor as a share of the level.
+    logarithms: the detector starts anew with the values themselves, takes its scale from both sides
+    and asks for more. The scale is taken anew with every eighth value.
 
     Source: the modified z-score of Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993;
     thresholds from the tail itself as in Siffer et al., KDD 2017 (SPOT).
@@ -60,6 +62,8 @@ class Surge:
         self._highest = 0.0  # distance of them
         self._minimum = min(_MINIMUM, window)
         self._floor = floor
+        self._last_scale = 0.0
+        self._learned = _REFRESH  # distances since then
         self._warm = False  # from the first score on; what is learned anew scores 0 at first
         self._not_positive = 0  # values so far, until there are too many
 
@@ -94,30 +98,46 @@ class Surge:
         self._warm = True
         if not distance:
             return 0.0
-        scale = self._scale()
+        if self._learned >= min(_REFRESH, len(self._distances) // 16):
+            self._last_scale, self._learned = self._scale(), 0
+        scale = self._last_scale
         score = distance / scale if scale else math.copysign(math.inf, distance)
         high = self._level.high()
         known = x <= high + _HIGHER * (1.0 if self._in_logarithms else abs(high))
         return min(score, _OUTLIER, _RETURNED if self._outliers else _OUTLIER) if known else score
 
     def _scale(self) -> float:
-        distances, floor, count = self._distances, self._floor, len(self._distances)
-        often = (_RECURRING - 1) / (count - 1)
+        if not self._in_logarithms:
+            return self._scale_of_both_sides()
+        distances, count = self._distances, len(self._distances)
         tail = distances.quantile(min(_TAIL, 1 - 1 / (count - 1))) - distances.median()
-        recurring = distances.quantile(max(0.0, 1 - often))
-        if not self._in_logarithms:  # where it may go either way, the lower side tells as much
-            floor = math.expm1(_OUTLIER * floor) / _OUTLIER * abs(self._level.median())
-            tail = max(tail, distances.median() - distances.quantile(1 - _TAIL))
-            recurring = max(recurring, -distances.quantile(min(1.0, often)))
-        scale = max(_CONSISTENCY * distances.mad(), tail / _TAIL_Z, floor) * (1 + _YOUNG / count)
-        return max(scale, _MARGIN * recurring / _OUTLIER)
+        noise = max(_CONSISTENCY * distances.mad(), tail / _TAIL_Z, self._floor)
+        recurring = distances.quantile(max(0.0, 1 - (_RECURRING - 1) / (count - 1)))
+        return max(noise * (1 + _YOUNG / count), _MARGIN * recurring / _OUTLIER)
+
+    def _scale_of_both_sides(self) -> float:
+        """Values around 0, such as policy gradients' losses, go either way, and by their nature
+        ten times as far as they mostly do: both sides tell of that, and more is asked of a surge.
+        """
+        distances, count = self._distances, len(self._distances)
+        middle, second = distances.median(), 1 / (count - 1)
+        low, high = distances.quantile(1 - _TAIL), distances.quantile(_TAIL)
+        tail = max(high - middle, middle - low)
+        noise = _WIDER * max(_CONSISTENCY * distances.mad(), tail / _TAIL_Z)
+        floor = math.expm1(_OUTLIER * self._floor) / _OUTLIER * abs(self._level.median())
+        recurring = max(distances.quantile(1 - second), -distances.quantile(second))
+        scale = max(noise, floor) * (1 + _YOUNG / count)
+        return max(scale, _WIDER_MARGIN * recurring / _OUTLIER)
 
     def _admit(self, x: float, distance: float) -> None:
-        if 0 < len(self._outliers) <= _ISOLATED:
-            self._distances.push(self._highest)
-        self._outliers.clear()
-        self._highest = 0.0
+        if self._outliers:
+            if len(self._outliers) <= _ISOLATED:
+                self._distances.push(self._highest)
+                self._learned = _REFRESH
+            self._outliers.clear()
+            self._highest = 0.0
         self._distances.push(distance)
+        self._learned += 1
         self._level.push(x)
 
     def _put_aside(self, x: float, distance: float) -> None:
@@ -131,6 +151,7 @@ class Surge:
 
     def _start_anew(self) -> None:
         """Logarithms do not fit this series: forget them."""
+        self._learned = _REFRESH
         self._level.clear()
         self._distances.clear()
         self._outliers.clear()
