@@ -20,7 +20,7 @@ _WIDER, _WIDER_MARGIN = 2.0, 3.0  # where values go either way: of the noise; of
 _HIGHER = 0.05  # by this share the highest value of the level must be exceeded
 _MINIMUM = 12  # distances before there is a score
 _YOUNG = 4.0  # with so many distances the scale is doubled, with more of them by less
-_REFRESH = 8  # distances after which the scale is taken anew; sooner while they are few
+_REFRESH = 4  # distances after which the scale is taken anew; sooner while they are few
 _NOT_POSITIVE = 3  # values that show that a series is not one of positive numbers
 
 
@@ -35,7 +35,7 @@ class Surge:
     admitted. Of those that were over within 3 values the highest enters the noise; after twice
     `level` in a row they are the new level. The third value that is not positive ends the
     logarithms: the detector starts anew with the values themselves, takes its scale from both sides
-    and asks for more. The scale is taken anew with every eighth value.
+    and asks for more. The scale is taken anew with every fourth value.
 
     Source: the modified z-score of Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993;
     thresholds from the tail itself as in Siffer et al., KDD 2017 (SPOT).
