@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from sentinel.engine.change import Axes, Change, Moment
-from sentinel.engine.expression import Number, axes_of
-from sentinel.engine.operators import Graph
+from sentinel.engine.evaluation.operators import Graph
+from sentinel.engine.evaluation.values import Source
+from sentinel.engine.language.expression import Number, axes_of
 from sentinel.engine.rule import Alert, Alerts, Key
-from sentinel.engine.values import Source
 
 Index = tuple[int, ...]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sentinel.engine.expression import (
+from sentinel.engine.language.expression import (
     Both,
     Condition,
     Either,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from sentinel.engine.evaluation.scalar_memory import Row
+from sentinel.engine.evaluation.values import Source
 from sentinel.engine.layout import Axis
 from sentinel.engine.rule import Alert, Key, Rule
-from sentinel.engine.scalar_memory import Row
-from sentinel.engine.values import Source
 
 Axes = Mapping[str, Axis]
 

@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from sentinel.engine.expression import Reading
-from sentinel.engine.values import Values
+from sentinel.engine.evaluation.values import Values
+from sentinel.engine.language.expression import Reading
 
 Read = Callable[[Reading], Values]
 

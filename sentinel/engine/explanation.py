@@ -13,7 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from sentinel.engine.expression import (
+from sentinel.engine.evaluation.operators import Graph
+from sentinel.engine.evaluation.values import Source, Truths, Values
+from sentinel.engine.language.expression import (
     WARM,
     Both,
     Comparison,
@@ -33,11 +35,9 @@ from sentinel.engine.expression import (
     readings,
     walk,
 )
+from sentinel.engine.language.unparse import unparse
 from sentinel.engine.layout import Axis
-from sentinel.engine.operators import Graph
 from sentinel.engine.rule import Alert, Key, Rule, Span
-from sentinel.engine.unparse import unparse
-from sentinel.engine.values import Source, Truths, Values
 from sentinel.engine.window import Floats
 
 MOST = 5  # elements that are shown

@@ -13,7 +13,11 @@ import numpy as np
 from sentinel.engine.array_rule import ArrayRule
 from sentinel.engine.blind import can_be, is_told
 from sentinel.engine.change import Axes, Change, Moment
-from sentinel.engine.expression import (
+from sentinel.engine.evaluation.operators import Graph
+from sentinel.engine.evaluation.scalar import ScalarGraph, Stateful
+from sentinel.engine.evaluation.scalar_memory import Row
+from sentinel.engine.evaluation.values import Source
+from sentinel.engine.language.expression import (
     RANK_AXIS,
     Condition,
     Number,
@@ -27,13 +31,9 @@ from sentinel.engine.expression import (
 )
 from sentinel.engine.layout import Columns, Wanted
 from sentinel.engine.observer import Observer
-from sentinel.engine.operators import Graph
 from sentinel.engine.row_rule import RowRule
 from sentinel.engine.rule import Alert, Alerts, Key, Rule
-from sentinel.engine.scalar import ScalarGraph, Stateful
-from sentinel.engine.scalar_memory import Row
 from sentinel.engine.snapshot import Snapshots
-from sentinel.engine.values import Source
 
 _StepRule = RowRule | ArrayRule
 

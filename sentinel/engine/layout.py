@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel.engine.derived import DERIVED, sources
-from sentinel.engine.expression import RANK_AXIS, Reading
-from sentinel.engine.scalar import key
+from sentinel.engine.evaluation.scalar import key
+from sentinel.engine.language.expression import RANK_AXIS, Reading
 from sentinel.signals import CATALOG, Reduction
 from sentinel.wire import Frame, Series
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from sentinel.engine.evaluation.values import Source
 from sentinel.engine.layout import Axis
 from sentinel.engine.rule import Key
-from sentinel.engine.values import Source
 
 
 class Observer(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sentinel.engine.expression import Expression, Reading, SecondsSince, axes_of, walk
-from sentinel.engine.values import Source, Values
+from sentinel.engine.evaluation.values import Source, Values
+from sentinel.engine.language.expression import Expression, Reading, SecondsSince, axes_of, walk
 from sentinel.engine.window import Floats
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sentinel.engine.coverage import RankCoverage
-from sentinel.engine.expression import Reading
+from sentinel.engine.evaluation.values import Values
+from sentinel.engine.language.expression import Reading
 from sentinel.engine.layout import Layout
 from sentinel.engine.recency import Recency
-from sentinel.engine.values import Values
 from sentinel.wire import Heartbeat, Hello
 
 Place = tuple[int, int]  # era, step

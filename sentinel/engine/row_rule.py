@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from sentinel.engine.change import Change, Moment
-from sentinel.engine.expression import RANK_AXIS, readings
+from sentinel.engine.evaluation.scalar import ScalarGraph
+from sentinel.engine.evaluation.scalar_memory import Row
+from sentinel.engine.language.expression import RANK_AXIS, readings
 from sentinel.engine.rule import AT_ONCE, Alerts, Key
-from sentinel.engine.scalar import ScalarGraph
-from sentinel.engine.scalar_memory import Row
 
 
 class RowRule:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sentinel.engine.annotation import Template
-from sentinel.engine.expression import Expression
+from sentinel.engine.language.expression import Expression
 from sentinel.engine.transition import Asked, Severity
 from sentinel.wire import HOLD_FOR
 

@@ -19,8 +19,8 @@ import yaml
 from sentinel.assets import asset_dir
 from sentinel.duration import in_words, seconds_of
 from sentinel.engine.annotation import Template, template
-from sentinel.engine.expression import Expression, Score, Window
-from sentinel.engine.parse import parse, remembered
+from sentinel.engine.language.expression import Expression, Score, Window
+from sentinel.engine.language.parse import parse, remembered
 from sentinel.engine.rule import Rule, Span, Unattended
 from sentinel.engine.transition import SEVERITIES, Asked, Severity
 from sentinel.engine.yaml_reader import YamlReader, read_file

@@ -15,9 +15,9 @@ from sentinel.engine.change import Change
 from sentinel.engine.checkpoint import CLEAN_STEPS, Checkpoints
 from sentinel.engine.clean import Verdict, verdict
 from sentinel.engine.coverage import RunCoverage
-from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.judging import Judging
+from sentinel.engine.language.expression import RANK_AXIS
 from sentinel.engine.layout import Columns, Layout
 from sentinel.engine.observer import Observer
 from sentinel.engine.recency import Recency

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sentinel.engine.expression import Score, Window
+from sentinel.engine.language.expression import Score, Window
 
 EVERY = 100  # judged steps
 MOST = 16  # snapshots

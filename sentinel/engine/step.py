@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel.engine.derived import DERIVED, derive
-from sentinel.engine.expression import RANK_AXIS, Reading
+from sentinel.engine.evaluation.values import Values
+from sentinel.engine.language.expression import RANK_AXIS, Reading
 from sentinel.engine.layout import Columns, Layout, Wanted, is_norm
-from sentinel.engine.values import Values
 from sentinel.engine.window import Bools, Floats
 from sentinel.signals import CATALOG, Reduction
 from sentinel.wire import Frame, Series

@@ -25,8 +25,8 @@ from sentinel.engine.coverage import (
     ranges,
 )
 from sentinel.engine.derived import sources
-from sentinel.engine.expression import Missing, Node, Reading, children, readings
 from sentinel.engine.judging import Judging
+from sentinel.engine.language.expression import Missing, Node, Reading, children, readings
 from sentinel.engine.roster import RankState, Roster
 from sentinel.engine.rule import Alerts
 from sentinel.signals import CATALOG, Reduction

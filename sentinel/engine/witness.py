@@ -9,8 +9,8 @@ from sentinel.engine.annotation import UNKNOWN, Facts
 from sentinel.engine.change import Change
 from sentinel.engine.checkpoint import Checkpoints
 from sentinel.engine.culprit import located
-from sentinel.engine.expression import RANK_AXIS
 from sentinel.engine.incident import Fired
+from sentinel.engine.language.expression import RANK_AXIS
 from sentinel.engine.roster import Roster
 from sentinel.engine.rule import labels_of
 from sentinel.engine.transition import AlertChanged, Cause

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from sentinel.engine.change import Axes
 from sentinel.engine.coverage import BlindSpot
+from sentinel.engine.evaluation.operators import Graph
+from sentinel.engine.evaluation.values import Source
 from sentinel.engine.explanation import Explanation, evaluate, explain
-from sentinel.engine.operators import Graph
 from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.run import RunEngine
 from sentinel.engine.snapshot import Snapshots
-from sentinel.engine.values import Source
 from sentinel.errors import ReplayError
 from sentinel.replay.messages import Moment, Replay
 

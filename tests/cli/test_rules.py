@@ -10,7 +10,7 @@ import pytest
 
 from sentinel import wire
 from sentinel.cli.main import execute
-from sentinel.engine.functions import USAGE
+from sentinel.engine.language.functions import USAGE
 from sentinel.signals import CATALOG
 from sentinel.store import Recording
 from tests.engine.world import frame, hello, rule_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from sentinel.engine.detectors import DETECTORS
-from sentinel.engine.expression import (
+from sentinel.engine.language.expression import (
     Arithmetic,
     Both,
     Comparison,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sentinel.engine.detectors import build
-from sentinel.engine.expression import (
+from sentinel.engine.language.expression import (
     WARM,
     Both,
     Comparison,

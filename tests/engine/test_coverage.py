@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.engine import scalar
 from sentinel.engine.blind import can_be
 from sentinel.engine.coverage import SAYS_NOTHING, BlindSpot, RuleCoverage, SignalCoverage, ranges
 from sentinel.engine.derived import sources
-from sentinel.engine.expression import (
+from sentinel.engine.evaluation import scalar
+from sentinel.engine.language.expression import (
     Both,
     Comparison,
     Condition,

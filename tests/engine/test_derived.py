@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sentinel.engine.parse import parse
+from sentinel.engine.language.parse import parse
 from sentinel.engine.rule import Rule
 from sentinel.wire import Extension, Frame, Series
 from tests.engine.world import Job, alerts

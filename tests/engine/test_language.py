@@ -12,7 +12,10 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from sentinel.engine.expression import (
+from sentinel.engine.evaluation.operators import Graph
+from sentinel.engine.evaluation.scalar import ScalarGraph, key
+from sentinel.engine.evaluation.values import Values
+from sentinel.engine.language.expression import (
     Condition,
     Constant,
     Number,
@@ -22,10 +25,7 @@ from sentinel.engine.expression import (
     readings,
     walk,
 )
-from sentinel.engine.operators import Graph
-from sentinel.engine.parse import parse
-from sentinel.engine.scalar import ScalarGraph, key
-from sentinel.engine.values import Values
+from sentinel.engine.language.parse import parse
 from sentinel.errors import RuleError
 from tests.engine.expressions import LABELLED, LAYERS, PLAIN, RANKS, conditions, written
 from tests.engine.reference_evaluator import Labels, Moment, Reference

@@ -12,8 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.engine import across_ranks, elementwise, scalar, window
-from sentinel.engine.expression import (
+from sentinel.engine import window
+from sentinel.engine.evaluation import across_ranks, elementwise, scalar
+from sentinel.engine.evaluation.memory import Past, Room, Scores
+from sentinel.engine.evaluation.operators import Graph
+from sentinel.engine.evaluation.values import Operator, Values
+from sentinel.engine.language.expression import (
     WARM,
     Arithmetic,
     Both,
@@ -29,10 +33,7 @@ from sentinel.engine.expression import (
     Reading,
     Score,
 )
-from sentinel.engine.memory import Past, Room, Scores
-from sentinel.engine.operators import Graph
-from sentinel.engine.parse import parse
-from sentinel.engine.values import Operator, Values
+from sentinel.engine.language.parse import parse
 from sentinel.engine.window import Floats
 
 NAN, INF = math.nan, math.inf

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinel.engine.expression import (
+from sentinel.engine.language.expression import (
     Arithmetic,
     Constant,
     Expression,
@@ -16,8 +16,8 @@ from sentinel.engine.expression import (
     Statistic,
     Window,
 )
-from sentinel.engine.grammar import MAX_NODES
-from sentinel.engine.parse import MAX_TEXT, parse
+from sentinel.engine.language.grammar import MAX_NODES
+from sentinel.engine.language.parse import MAX_TEXT, parse
 from sentinel.engine.rulefile import load, resolve_pack
 from sentinel.errors import RuleError
 

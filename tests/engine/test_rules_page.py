@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sentinel.engine.detectors import DETECTORS, Detector
-from sentinel.engine.functions import USAGE
-from sentinel.engine.parse import parse
+from sentinel.engine.language.functions import USAGE
+from sentinel.engine.language.parse import parse
 from sentinel.engine.rulefile import load
 
 _PAGE = Path(__file__).parents[2] / "docs" / "rules.md"

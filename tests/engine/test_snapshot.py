@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sentinel.engine.expression import Comparison, Reading, Score, Window
-from sentinel.engine.operators import Graph
-from sentinel.engine.parse import parse
+from sentinel.engine.evaluation.operators import Graph
+from sentinel.engine.evaluation.values import Values
+from sentinel.engine.language.expression import Comparison, Reading, Score, Window
+from sentinel.engine.language.parse import parse
 from sentinel.engine.snapshot import EVERY, FEWEST, MAX_CELLS, MOST, Memory, Snapshots
-from sentinel.engine.values import Values
 
 _NODE = Window(Reading("loss"), 8)
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.engine.expression import Reading
+from sentinel.engine.evaluation.scalar import key
+from sentinel.engine.language.expression import Reading
 from sentinel.engine.layout import Columns, Wanted
 from sentinel.engine.rule import Rule
-from sentinel.engine.scalar import key
 from sentinel.engine.step import JudgedStep
 from sentinel.engine.window import SortedWindow
 from sentinel.wire import Extension, Series

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.engine.expression import Reading
+from sentinel.engine.language.expression import Reading
 from sentinel.engine.layout import Columns, Layout, Wanted
 from sentinel.engine.step import JudgedStep
 from sentinel.signals import CATALOG, Reduction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel.engine.parse import parse
+from sentinel.engine.language.parse import parse
 from sentinel.errors import RuleError
 
 

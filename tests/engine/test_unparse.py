@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinel.engine import unparse as module
-from sentinel.engine.expression import (
+from sentinel.engine.language import unparse as module
+from sentinel.engine.language.expression import (
     Arithmetic,
     Both,
     Comparison,
@@ -28,8 +28,8 @@ from sentinel.engine.expression import (
     Window,
     readings,
 )
-from sentinel.engine.parse import parse
-from sentinel.engine.unparse import unparse
+from sentinel.engine.language.parse import parse
+from sentinel.engine.language.unparse import unparse
 from tests.engine.world import default_rules
 
 _SIGNALS = st.sampled_from(["loss", "grad_norm", "layer_grad_norm"])  # all of unit 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sentinel.engine.annotation import template
-from sentinel.engine.parse import parse
+from sentinel.engine.language.parse import parse
 from sentinel.engine.rule import AT_ONCE, Rule, Span, Unattended
 from sentinel.engine.rulefile import load
 from sentinel.engine.run import RunEngine

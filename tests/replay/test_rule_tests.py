@@ -9,7 +9,7 @@ import pytest
 
 from sentinel.assets import asset_dir
 from sentinel.engine.derived import sources
-from sentinel.engine.expression import readings
+from sentinel.engine.language.expression import readings
 from sentinel.engine.rule import Rule
 from sentinel.engine.rulefile import load, resolve_pack
 from sentinel.errors import RuleError

@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 
-from sentinel.engine.functions import USAGE
+from sentinel.engine.language.functions import USAGE
 from sentinel.signals import CATALOG, Reduction, Signal, did_you_mean
 from sentinel.wire import MAX_SERIES, Series
 

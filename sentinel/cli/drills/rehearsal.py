@@ -28,7 +28,7 @@ from sentinel.cli.launch import Launch, attend
 from sentinel.cli.terminal import BAD, FAINT, GOOD, Terminal
 from sentinel.daemon.service import Settings
 from sentinel.engine import rulefile
-from sentinel.engine.parse import parse
+from sentinel.engine.language.parse import parse
 from sentinel.engine.rule import Rule
 from sentinel.errors import SentinelError
 from sentinel.notify.loopback_message import Message

@@ -11,8 +11,8 @@ import msgspec
 from sentinel.cli.options import json_option
 from sentinel.engine import rulefile
 from sentinel.engine.detectors import DETECTORS
-from sentinel.engine.expression import readings
-from sentinel.engine.functions import USAGE
+from sentinel.engine.language.expression import readings
+from sentinel.engine.language.functions import USAGE
 from sentinel.engine.rule import Rule, Span
 from sentinel.signals import CATALOG, Reduction, Signal
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 
-from sentinel.engine.excerpt import Excerpt, quoted
-from sentinel.engine.expression import Number, Reading, SecondsSince, is_clocked, walk
-from sentinel.engine.functions import USAGE
+from sentinel.engine.language.excerpt import Excerpt, quoted
+from sentinel.engine.language.expression import Number, Reading, SecondsSince, is_clocked, walk
+from sentinel.engine.language.functions import USAGE
 from sentinel.signals import CATALOG, did_you_mean
 
 _LITERAL = re.compile(r"\"[^\"]+\"|'[^']+'")  # no prefix, and no two texts in a row

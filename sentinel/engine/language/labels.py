@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentinel.engine.expression import RANK_AXIS, Node, axes_of, readings
+from sentinel.engine.language.expression import RANK_AXIS, Node, axes_of, readings
 from sentinel.signals import CATALOG
 
 

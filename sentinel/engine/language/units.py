@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 
-from sentinel.engine.expression import (
+from sentinel.engine.language.expression import (
     Arithmetic,
     Constant,
     Negative,

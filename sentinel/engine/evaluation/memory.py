@@ -8,20 +8,13 @@ from copy import deepcopy
 import numpy as np
 
 from sentinel.engine import window
-from sentinel.engine.detectors import DETECTORS, Detector, build
-from sentinel.engine.expression import WARM, Score, Window
-from sentinel.engine.values import Operator, Source, Values
+from sentinel.engine.detectors import Detector, build
+from sentinel.engine.evaluation.values import Operator, Source, Values
+from sentinel.engine.language.expression import WARM, Score
+from sentinel.engine.language.functions import held
 from sentinel.engine.window import MAX_CELLS, RingWindow
 
 _OF_A_DETECTOR = 64  # values that a detector takes as much memory as, besides its windows
-
-
-def held(node: Window | Score) -> int:
-    """How many values it remembers of each element."""
-    if isinstance(node, Window):
-        return node.length
-    known = DETECTORS[node.detector].parameters
-    return sum(int(value) for key, value in node.parameters if known[key].whole)
 
 
 class Room:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinel.engine.values import Operator, Source, Truths, Values
+from sentinel.engine.evaluation.values import Operator, Source, Truths, Values
 from sentinel.engine.window import Floats
 
 _FEWEST = 4  # ranks: of fewer nobody can say which is the outlier

@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from sentinel.engine.expression import Reading
+from sentinel.engine.language.expression import Reading
 from sentinel.engine.window import Bools, Floats
 
 

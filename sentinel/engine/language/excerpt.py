@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from sentinel.engine.functions import USAGE
+from sentinel.engine.language.functions import USAGE
 from sentinel.errors import RuleError
 
 

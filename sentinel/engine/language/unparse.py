@@ -7,7 +7,7 @@ part of it, such as the left side of the second comparison.
 from __future__ import annotations
 
 from sentinel.engine.detectors import DETECTORS
-from sentinel.engine.expression import (
+from sentinel.engine.language.expression import (
     Arithmetic,
     Both,
     Comparison,

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinel.engine.expression import ArithmeticOperator, ComparisonOperator
-from sentinel.engine.values import Operator, Source, Truths, Values
+from sentinel.engine.evaluation.values import Operator, Source, Truths, Values
+from sentinel.engine.language.expression import ArithmeticOperator, ComparisonOperator
 from sentinel.engine.window import Bools, Floats
 
 _Kind = TypeVar("_Kind", bound=np.generic)

@@ -12,11 +12,11 @@ import re
 import unicodedata
 import warnings
 
-from sentinel.engine.excerpt import Excerpt, quoted
-from sentinel.engine.expression import Expression, Score, Window, walk
-from sentinel.engine.grammar import Grammar
-from sentinel.engine.memory import held
-from sentinel.engine.names import Names
+from sentinel.engine.language.excerpt import Excerpt, quoted
+from sentinel.engine.language.expression import Expression, Score, Window, walk
+from sentinel.engine.language.functions import held
+from sentinel.engine.language.grammar import Grammar
+from sentinel.engine.language.names import Names
 from sentinel.errors import RuleError
 
 MAX_TEXT = 2000  # characters

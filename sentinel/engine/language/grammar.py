@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from sentinel.engine.detectors import DETECTORS
 from sentinel.engine.detectors.parameter import Parameter
-from sentinel.engine.excerpt import Excerpt
-from sentinel.engine.expression import (
+from sentinel.engine.language.excerpt import Excerpt
+from sentinel.engine.language.expression import (
     MAX_WINDOW,
     Arithmetic,
     ArithmeticOperator,
@@ -34,10 +34,10 @@ from sentinel.engine.expression import (
     Statistic,
     Window,
 )
-from sentinel.engine.functions import STATISTICS, TESTS, USAGE
-from sentinel.engine.labels import crossing
-from sentinel.engine.names import Names
-from sentinel.engine.units import clash
+from sentinel.engine.language.functions import STATISTICS, TESTS, USAGE
+from sentinel.engine.language.labels import crossing
+from sentinel.engine.language.names import Names
+from sentinel.engine.language.units import clash
 from sentinel.signals import CATALOG, Reduction, did_you_mean
 
 MAX_NODES = 200

@@ -1,4 +1,4 @@
-"""The functions that rules can call: what each takes, with an example."""
+"""The functions that rules can call: what each takes, with an example, and remembers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from sentinel.engine.detectors import DETECTORS, Detector
-from sentinel.engine.expression import Missing, NonFinite, StatisticName
+from sentinel.engine.language.expression import Missing, NonFinite, Score, StatisticName, Window
 
 STATISTICS: Mapping[str, StatisticName] = {
     name: name for name in get_args(StatisticName) if name != "quantile"
@@ -39,3 +39,11 @@ _TAKES: Mapping[str, str] = {
     "missing": "one number, such as missing(loss)",
 }
 USAGE: Mapping[str, str] = {name: f"{name} takes {takes}" for name, takes in _TAKES.items()}
+
+
+def held(node: Window | Score) -> int:
+    """How many values it remembers of each element."""
+    if isinstance(node, Window):
+        return node.length
+    known = DETECTORS[node.detector].parameters
+    return sum(int(value) for key, value in node.parameters if known[key].whole)

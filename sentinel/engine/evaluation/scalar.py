@@ -20,7 +20,8 @@ import numpy as np
 
 from sentinel.engine import window
 from sentinel.engine.detectors import Detector
-from sentinel.engine.expression import (
+from sentinel.engine.evaluation.scalar_memory import NumberFunction, Past, Row, Scoring
+from sentinel.engine.language.expression import (
     Arithmetic,
     Both,
     Comparison,
@@ -40,8 +41,7 @@ from sentinel.engine.expression import (
     Window,
     axes_of,
 )
-from sentinel.engine.memory import held
-from sentinel.engine.scalar_memory import NumberFunction, Past, Row, Scoring
+from sentinel.engine.language.functions import held
 from sentinel.engine.window import SortedWindow
 
 ConditionFunction = Callable[[Row], "bool | None"]

@@ -13,10 +13,13 @@ from functools import partial
 
 import numpy as np
 
-from sentinel.engine import across_ranks, elementwise, window
+from sentinel.engine import window
 from sentinel.engine.detectors import Detector
-from sentinel.engine.elementwise import ARITHMETIC, COMPARISONS, Joining
-from sentinel.engine.expression import (
+from sentinel.engine.evaluation import across_ranks, elementwise
+from sentinel.engine.evaluation.elementwise import ARITHMETIC, COMPARISONS, Joining
+from sentinel.engine.evaluation.memory import Past, Room, Scores
+from sentinel.engine.evaluation.values import Clock, Operator, Source, Truths, Values
+from sentinel.engine.language.expression import (
     Arithmetic,
     Both,
     Comparison,
@@ -39,8 +42,6 @@ from sentinel.engine.expression import (
     Window,
     axes_of,
 )
-from sentinel.engine.memory import Past, Room, Scores
-from sentinel.engine.values import Clock, Operator, Source, Truths, Values
 from sentinel.engine.window import SortedWindow
 
 _STATISTICS: Mapping[StatisticName, window.Statistic] = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from sentinel.engine.detectors import Detector, build
-from sentinel.engine.expression import WARM, Score, Window
+from sentinel.engine.language.expression import WARM, Score, Window
 from sentinel.engine.window import SortedWindow
 
 Row = Mapping[str, float]  # by `scalar.key`, for what was measured

@@ -1,0 +1,1 @@
+"""Evaluates the trees of rules, with what they remember of earlier steps."""
