@@ -316,9 +316,9 @@ BAD_RULES = {
     "no YAML": ("groups: [", ":1"),
     "unknown signal": (
         "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: los > 1\n",
-        ":5: ",
+        ":5:11: ",
     ),
-    "syntax": ("groups:\n- name: g\n  rules:\n  - alert: A\n    expr: loss >\n", ":5: "),
+    "syntax": ("groups:\n- name: g\n  rules:\n  - alert: A\n    expr: loss >\n", ":5:17: "),
     "no rules": ("[]", ":1"),
 }
 

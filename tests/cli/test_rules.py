@@ -210,7 +210,7 @@ def test_a_rule_is_explained_from_a_log(tmp_path: Path, capsys: Captured) -> Non
     status, out, _ = _run(capsys, *asked)
     assert status == 0
     assert "LossSpike at step 5 of run mine: inactive, its condition could not be judged" in out
-    assert "needs 32" in out
+    assert "surge(loss, window=256) has not seen enough values yet" in out
 
 
 @pytest.mark.parametrize(
