@@ -45,18 +45,17 @@ class Line:
     def finish(self, seconds: float) -> None:
         """Give the daemon this long to take what was sent, then close.
 
-        Over TCP a connection that is closed while something is unread takes with it what the
-        other side has not read yet.
+        A connection that is closed while something of the daemon's is unread, or still to be
+        written, takes with it what the daemon has not read yet.
         """
         until = clock.monotonic() + seconds
         with contextlib.suppress(OSError):
-            if isinstance(self._connection, ssl.SSLSocket):
-                self._connection.shutdown(socket.SHUT_WR)
-                while (left := until - clock.monotonic()) > 0:
-                    if not select.select([self._connection], [], [], left)[0]:
-                        break
-                    if not self._connection.recv(_READ):
-                        break
+            self._connection.shutdown(socket.SHUT_WR)
+            while (left := until - clock.monotonic()) > 0:
+                if not select.select([self._connection], [], [], left)[0]:
+                    break
+                if not self._connection.recv(_READ):
+                    break
         self.close()
 
     def close(self) -> None:

@@ -121,6 +121,25 @@ def test_what_is_put_arrives_in_order_after_hello_and_before_goodbye(
     assert daemon.frames() == list(range(1, 11))
 
 
+def test_an_answer_that_comes_late_costs_nothing_of_what_was_sent_last(
+    path: Path, emitter: Emitter
+) -> None:
+    daemon = Daemon(path)
+    emitter.start()
+    daemon.accept()
+    emitter.put(frame(1))
+    closing = threading.Thread(target=emitter.close, args=(wire.Goodbye("exception"),))
+    closing.start()
+    daemon.read_until(lambda got: isinstance(got[-1], wire.Goodbye) if got else False)
+    assert daemon.connection is not None
+    assert daemon.connection.recv(1) == b""  # all has been said, and the rank listens still
+    daemon.send(wire.Welcome(wire.VERSION))
+    assert closing.is_alive()
+    daemon.connection.close()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
 def test_without_a_daemon_the_newest_frames_wait_and_the_others_are_counted(
     path: Path, emitter: Emitter
 ) -> None:
