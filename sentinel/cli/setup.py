@@ -96,5 +96,6 @@ def settings(
     from sentinel.notify.slack import SlackReceiver
 
     loaded = rulefile.load(rulefile.resolve_pack(rules))
-    receiver = SlackReceiver.from_environment(state, channel=slack_channel)
-    return Settings(state, loaded, observe=observe, receiver=receiver, clean_steps=clean_steps)
+    slack = SlackReceiver.from_environment(state, channel=slack_channel)
+    receivers = [slack] if slack else []
+    return Settings(state, loaded, observe=observe, receivers=receivers, clean_steps=clean_steps)

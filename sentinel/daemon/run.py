@@ -210,13 +210,7 @@ class Run:
         self.incident = incident.id
         for alert in incident.alerts:
             self.firing[_identity(alert)] = alert.severity
-        self.engine.adopt(
-            incident.id,
-            incident.cause,
-            incident.severity,
-            incident.opened_step,
-            incident.alerts,
-        )
+        self.engine.adopt(incident)
 
     # What ranks say.
 

@@ -37,6 +37,7 @@ from sentinel.engine.run import RunEngine
 from sentinel.errors import SentinelError, StateError, WireError
 from sentinel.notify.dispatcher import Dispatcher
 from sentinel.notify.receiver import Receiver
+from sentinel.store.outbox import to_all
 from sentinel.store.recording import Recording
 from sentinel.store.store import Store
 
@@ -59,7 +60,7 @@ class Settings:
     state_dir: Path
     rules: Sequence[Rule]
     observe: bool = False
-    receiver: Receiver | None = None
+    receivers: Sequence[Receiver] = ()
     clean_steps: int = CLEAN_STEPS
 
 
@@ -72,6 +73,7 @@ class Service:
         self.runs: dict[str, Run] = {}
         self.listeners: list[Listener] = []
         self._sessions: set[Session] = set()
+        self._dispatchers: list[Dispatcher] = []
         self._delivery: list[asyncio.Task[None]] = []
         self._closers: list[Callable[[], object]] = []
         self._commands: dict[str, str] = {}
@@ -87,9 +89,9 @@ class Service:
         Raises `StateError`, and `StateTakenError` when a daemon serves there already.
         """
         loop = asyncio.get_running_loop()
-        receiver = self.settings.receiver
+        receivers = self.settings.receivers
         self.store = Store.open(
-            self.settings.state_dir, receivers=[receiver.name] if receiver else []
+            self.settings.state_dir, route=to_all([one.name for one in receivers])
         )
         self._closers.append(self.store.close)
         try:
@@ -114,7 +116,7 @@ class Service:
         except BaseException:
             self._release()
             raise
-        if receiver is not None:
+        for receiver in receivers:
             self._deliver(receiver)
         self._clock = asyncio.create_task(self._tick_forever())
 
@@ -143,15 +145,13 @@ class Service:
             await asyncio.sleep(0.01)
 
     async def _stop_delivering(self) -> None:
-        receiver = self.settings.receiver
-        if receiver is None:
-            return
         with contextlib.suppress(asyncio.TimeoutError):
-            await self._dispatcher.drained(FAREWELL)
+            await asyncio.gather(*(one.drained(FAREWELL) for one in self._dispatchers))
         for task in self._delivery:
             task.cancel()
         await asyncio.gather(*self._delivery, return_exceptions=True)
-        await receiver.close()
+        for receiver in self.settings.receivers:
+            await receiver.close()
 
     def _release(self) -> None:
         for close in reversed(self._closers):
@@ -159,10 +159,11 @@ class Service:
         self._closers.clear()
 
     def _deliver(self, receiver: Receiver) -> None:
-        self._dispatcher = Dispatcher(self.store.outbox, receiver)
-        self.store.on_message(self._dispatcher.wake)
+        dispatcher = Dispatcher(self.store.outbox, receiver)
+        self._dispatchers.append(dispatcher)
+        self.store.on_message(dispatcher.wake)
         self._delivery.append(asyncio.create_task(self._check(receiver)))
-        self._delivery.append(asyncio.create_task(self._dispatcher.run()))
+        self._delivery.append(asyncio.create_task(dispatcher.run()))
 
     async def _check(self, receiver: Receiver) -> None:
         try:

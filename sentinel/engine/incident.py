@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2s
 from typing import Literal
 
+from sentinel.engine.open_incident import OpenIncident
 from sentinel.engine.rule import Key, Unattended
 from sentinel.engine.transition import (
     SEVERITIES,
@@ -15,12 +16,14 @@ from sentinel.engine.transition import (
     AlertChanged,
     Asked,
     Cause,
+    Evidence,
     IncidentChanged,
     Severity,
     Transition,
 )
 from sentinel.signals import CATALOG, Stage
 
+MAX_EVIDENCE = 16  # pieces of an incident; the first are kept
 QUIET_STEPS = 10  # judged steps without a firing alert before an incident is over
 
 Change = Literal["opened", "updated", "resolved"]
@@ -50,6 +53,7 @@ class _Open:
     severity: Severity
     step: int
     cause: Cause
+    evidence: tuple[Evidence, ...] = ()
 
 
 class Incidents:
@@ -100,6 +104,18 @@ class Incidents:
         )
         return [] if self._open == before else [self._changed(self._open, "updated", now)]
 
+    def found(self, evidence: Sequence[Evidence], now: float) -> list[Transition]:
+        """Something more is known of the open incident, if there is one."""
+        before = self._open
+        if before is None:
+            return []
+        new = tuple(one for one in evidence if one not in before.evidence)
+        known = (before.evidence + new)[:MAX_EVIDENCE]
+        if known == before.evidence:
+            return []
+        self._open = replace(before, evidence=known)
+        return [self._changed(self._open, "updated", now)]
+
     def step_judged(self, now: float) -> list[Transition]:
         """A step has been judged: after some quiet ones the incident is over."""
         if self._open is None or self._firing:
@@ -114,16 +130,15 @@ class Incidents:
         over, self._open = self._open, None
         return [self._changed(over, "resolved", now)]
 
-    def adopt(
-        self,
-        incident_id: str,
-        cause: Cause,
-        severity: Severity,
-        opened_step: int,
-        alerts: Iterable[tuple[Key, AlertChanged]],
-    ) -> None:
-        """Go on with an incident that an earlier daemon opened."""
-        self._open = _Open(incident_id, severity, opened_step, cause)
+    def adopt(self, incident: OpenIncident, alerts: Iterable[tuple[Key, AlertChanged]]) -> None:
+        """Go on with an incident that an earlier daemon opened; `alerts` are those of it."""
+        self._open = _Open(
+            incident.id,
+            incident.severity,
+            incident.opened_step,
+            incident.cause,
+            incident.evidence,
+        )
         self._firing = {(alert.rule, key): alert for key, alert in alerts}
 
     def _new_id(self, step: int, now: float) -> str:
@@ -141,6 +156,7 @@ class Incidents:
             opened_step=incident.step,
             cause=incident.cause,
             at=now,
+            evidence=incident.evidence,
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sentinel.engine.transition import (
     AlertChanged,
     Cause,
+    Evidence,
     IncidentChanged,
     Severity,
     Transition,
@@ -28,6 +29,7 @@ class OpenIncident:
     cause: Cause
     opened_at: float
     alerts: tuple[AlertChanged, ...]
+    evidence: tuple[Evidence, ...] = ()
 
 
 def closing(incident: OpenIncident, now: float) -> list[Transition]:
@@ -42,6 +44,7 @@ def closing(incident: OpenIncident, now: float) -> list[Transition]:
             incident.opened_step,
             incident.cause,
             now,
+            incident.evidence,
         ),
     ]
 
@@ -62,7 +65,14 @@ class Pending:
             return None
         firing = tuple(self._firing.values())
         return OpenIncident(
-            one.id, one.run, one.severity, one.opened_step, one.cause, self._since, firing
+            one.id,
+            one.run,
+            one.severity,
+            one.opened_step,
+            one.cause,
+            self._since,
+            firing,
+            one.evidence,
         )
 
     def note(self, transitions: Iterable[Transition]) -> None:

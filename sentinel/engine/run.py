@@ -20,12 +20,13 @@ from sentinel.engine.judging import Judging
 from sentinel.engine.language.expression import RANK_AXIS
 from sentinel.engine.layout import Columns, Layout
 from sentinel.engine.observer import Observer
+from sentinel.engine.open_incident import OpenIncident
 from sentinel.engine.recency import Recency
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
 from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.step import JudgedStep, OpenStep
 from sentinel.engine.survey import survey
-from sentinel.engine.transition import AlertChanged, Cause, Severity, Transition
+from sentinel.engine.transition import AlertChanged, Transition
 from sentinel.engine.witness import Witness
 from sentinel.wire import (
     MAX_SERIES,
@@ -210,22 +211,15 @@ class RunEngine:
         told = self._tell(now)
         return told + self._incidents.close(now)
 
-    def adopt(
-        self,
-        incident_id: str,
-        cause: Cause,
-        severity: Severity,
-        opened_step: int,
-        alerts: Iterable[AlertChanged],
-    ) -> None:
+    def adopt(self, incident: OpenIncident) -> None:
         """Go on with an incident that was open when an earlier daemon ended.
 
-        `alerts` are those of its alerts that last fired. One whose rule is gone, or has other
-        labels now, can no longer be judged: it resolves at the next tick.
+        An alert of it whose rule is gone, or has other labels now, can no longer be judged: it
+        resolves at the next tick.
         """
         rules = self._judging.alerts
         adopted: list[tuple[Key, AlertChanged]] = []
-        for one in alerts:
+        for one in incident.alerts:
             known = rules.get(one.rule)
             key = tuple(one.labels.values())
             if known and set(one.labels) == set(known.rule.expression.axes):
@@ -235,7 +229,7 @@ class RunEngine:
             else:
                 self._resolved.append((one.rule, key))
             adopted.append((key, one))
-        self._incidents.adopt(incident_id, cause, severity, opened_step, adopted)
+        self._incidents.adopt(incident, adopted)
 
     # How it is done.
 

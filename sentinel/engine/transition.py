@@ -35,6 +35,21 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Something that speaks for an incident's cause besides its alerts: what was seen, and where.
+
+    `kind` is "stack" (where a process stood), "hardware", "comparison" (with other ranks, or with
+    the rank's own past) or "history" (what befell the run while the incident was open). `title` is
+    one line, `text` may have many; both come from a run and are to be shown as plain text.
+    """
+
+    kind: Literal["stack", "hardware", "comparison", "history"]
+    title: str
+    text: str = ""
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
 class AlertChanged:
     """An alert began to fire or resolved. `(run, rule, labels)` is its identity.
 
@@ -61,7 +76,7 @@ class AlertChanged:
 
 @dataclass(frozen=True)
 class IncidentChanged:
-    """An incident opened, learned more (cause, severity), or resolved."""
+    """An incident opened, learned more (cause, severity, evidence), or resolved."""
 
     run: str
     id: str
@@ -70,6 +85,7 @@ class IncidentChanged:
     opened_step: int
     cause: Cause
     at: float
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True)

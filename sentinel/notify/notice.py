@@ -32,6 +32,15 @@ class Cause(Struct, frozen=True):
     samples: tuple[str, ...] = ()
 
 
+class Evidence(Struct, frozen=True):
+    """Something else that speaks for the cause; `kind` is stack, hardware, comparison, history."""
+
+    kind: str
+    title: str = ""
+    text: str = ""
+    rank: int | None = None
+
+
 class Incident(Struct, frozen=True):
     """The incident that a message is about. `state` is "open" or "resolved".
 
@@ -44,6 +53,7 @@ class Incident(Struct, frozen=True):
     severity: str = "warning"
     opened_step: int = 0
     cause: Cause = Cause()
+    evidence: tuple[Evidence, ...] = ()
     head: str = ""
 
 

@@ -84,13 +84,7 @@ class Replay:
             return []
         if not began.continues:
             return closing(incident, now)
-        self.engine.adopt(
-            incident.id,
-            incident.cause,
-            incident.severity,
-            incident.opened_step,
-            incident.alerts,
-        )
+        self.engine.adopt(incident)
         return []
 
 

@@ -12,7 +12,7 @@ still told; only a crash in that time can then double a message.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sentinel.errors import StateError
@@ -56,13 +56,34 @@ class Delivery:
     head: Receipt | None
 
 
+@dataclass(frozen=True)
+class Owed:
+    """A receiver that is to be told of a message, `after` so many seconds at the earliest."""
+
+    receiver: str
+    after: float = 0.0
+
+
+Route = Callable[[Message], Sequence[Owed]]
+
+
+def to_all(receivers: Sequence[str]) -> Route:
+    """Every message to each of these."""
+    owed = [Owed(receiver) for receiver in receivers]
+    return lambda _: owed
+
+
+to_nobody = to_all(())
+
+
 class Outbox:
     """All methods may be called from any thread; those for senders never raise for the disk."""
 
-    def __init__(self, database: Database, receivers: Sequence[str], store_id: str) -> None:
+    def __init__(self, database: Database, route: Route, store_id: str) -> None:
+        """`route` says who is told of a message; it must not raise."""
         self._database = database
         self._lock = database.lock
-        self._receivers = tuple(receivers)
+        self._route = route
         self._store_id = store_id
         self._claimed: dict[str, OutboxRow] = {}
         self._memory: dict[str, OutboxRow] = {}  # newer than on the disk, or not there at all
@@ -99,9 +120,9 @@ class Outbox:
 
     def _addressed(self, messages: Iterable[Message]) -> list[OutboxRow]:
         return [
-            outbox_row.address(message, receiver, self._store_id)
+            outbox_row.address(message, owed.receiver, owed.after, self._store_id)
             for message in messages
-            for receiver in self._receivers or (None,)
+            for owed in self._route(message) or (Owed(""),)
         ]
 
     def _write_memory(self, connection: sqlite3.Connection) -> set[str]:

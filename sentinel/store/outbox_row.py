@@ -44,20 +44,21 @@ class OutboxRow:
     ts: str = ""
 
 
-def address(message: Message, receiver: str | None, store_id: str) -> OutboxRow:
-    """A message as a row for this receiver, or for nobody."""
-    seed = f"{store_id}/{receiver or ''}/{message.seed}"
+def address(message: Message, receiver: str, after: float, store_id: str) -> OutboxRow:
+    """A message as a row for this receiver, not before `after` seconds; "" is for nobody."""
+    seed = f"{store_id}/{receiver}/{message.seed}"
+    wait = max(after, SETTLE if message.kind == "opened" else 0.0)
     return OutboxRow(
         order=0,
         event_id=hashlib.sha256(seed.encode()).hexdigest()[:32],
-        receiver=receiver or "",
+        receiver=receiver,
         kind=message.kind,
         run=message.run,
         incident=message.incident,
         payload=message.payload,
-        state="unaddressed" if receiver is None else "pending",
+        state="pending" if receiver else "unaddressed",
         created_at=message.at,
-        next_attempt=message.at + SETTLE if message.kind == "opened" else 0.0,
+        next_attempt=message.at + wait if wait else 0.0,
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 from sentinel.clock import isoformat
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.open_incident import OpenIncident
-from sentinel.engine.transition import AlertChanged, Asked, Cause, Severity
+from sentinel.engine.transition import AlertChanged, Asked, Cause, Evidence, Severity
 from sentinel.held import HoldTerms
 from sentinel.store import journal
 from sentinel.store.database import Row, SqlValue, rows
@@ -20,6 +20,7 @@ from sentinel.store.shapes import (
     ActionState,
     AlertJSON,
     CauseJSON,
+    EvidenceJSON,
     HoldRow,
     IncidentJSON,
     RankRow,
@@ -34,6 +35,8 @@ _reports = msgspec.json.Decoder(RunCoverage)
 _collectives = msgspec.json.Decoder(dict[str, tuple[int, int | None]])
 _terms = msgspec.json.Decoder(HoldTerms)
 _names = msgspec.json.Decoder(tuple[str, ...])
+_evidence_json = msgspec.json.Decoder(list[EvidenceJSON])
+_evidence = msgspec.json.Decoder(tuple[Evidence, ...])
 _asked = msgspec.json.Decoder(tuple[Asked, ...])
 
 
@@ -86,6 +89,7 @@ def _incident(connection: sqlite3.Connection, row: Row) -> IncidentJSON:
                 connection, "SELECT * FROM actions WHERE incident = ? ORDER BY id", (row["id"],)
             )
         ],
+        "evidence": _evidence_json.decode(text(row["evidence"]) or "[]"),
         "head": journal.head(connection, text(row["run"])),
     }
 
@@ -230,6 +234,7 @@ def open_incident(connection: sqlite3.Connection, run_name: str) -> OpenIncident
         cause=msgspec.convert(_cause_json(row), Cause),
         opened_at=real(row["opened_at"]),
         alerts=tuple(_alert(alert) for alert in alerts if alert["state"] == "firing"),
+        evidence=_evidence.decode(text(row["evidence"]) or "[]"),
     )
 
 

@@ -265,7 +265,21 @@ def _checkpoints(tables: Tables) -> None:
     )
 
 
+def _evidence(tables: Tables) -> None:
+    """What speaks for the cause of an incident, as a JSON array: see `engine.transition`."""
+    tables.execute("ALTER TABLE incidents ADD COLUMN evidence TEXT")
+
+
 SCHEMA = Schema(
     application_id=0x53656E74,
-    migrations=(_first, _coverage, _culprits, _collectives, _journal, _holds, _checkpoints),
+    migrations=(
+        _first,
+        _coverage,
+        _culprits,
+        _collectives,
+        _journal,
+        _holds,
+        _checkpoints,
+        _evidence,
+    ),
 )

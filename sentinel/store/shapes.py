@@ -39,6 +39,15 @@ class CauseJSON(TypedDict):
     samples: list[str]
 
 
+class EvidenceJSON(TypedDict):
+    """Something else that speaks for the cause: see `engine.transition.Evidence`."""
+
+    kind: str
+    title: str
+    text: str
+    rank: int | None
+
+
 class AlertJSON(TypedDict):
     """One firing of one rule with one set of labels. `step` is where the condition began."""
 
@@ -75,6 +84,7 @@ class IncidentJSON(TypedDict):
     cause: CauseJSON
     alerts: list[AlertJSON]
     actions: list[ActionJSON]
+    evidence: list[EvidenceJSON]
     head: str
 
 

@@ -14,7 +14,7 @@ from sentinel.store import journal, location, reading, saving, shelf, writing
 from sentinel.store.database import Database
 from sentinel.store.journal import Break, Detail, Link
 from sentinel.store.notices import unrecorded
-from sentinel.store.outbox import Outbox
+from sentinel.store.outbox import Outbox, Route, to_nobody
 from sentinel.store.schema import FILE_NAME, SCHEMA
 from sentinel.store.shapes import (
     ActionRow,
@@ -49,7 +49,7 @@ class Store:
         state_dir: Path,
         database: Database,
         lock: location.Lock | None,
-        receivers: Sequence[str],
+        route: Route,
     ) -> None:
         """Use `open`."""
         self.state_dir = state_dir
@@ -59,29 +59,27 @@ class Store:
         self._backlog: list[Change] = []
         self._wake: list[Callable[[], None]] = []
         (row,) = database.rows("SELECT value FROM meta WHERE key = 'store'")
-        self.outbox = Outbox(database, receivers, reading.text(row["value"]))
+        self.outbox = Outbox(database, route, reading.text(row["value"]))
 
     @classmethod
-    def open(
-        cls, state_dir: Path, *, readonly: bool = False, receivers: Sequence[str] = ()
-    ) -> Store:
+    def open(cls, state_dir: Path, *, readonly: bool = False, route: Route = to_nobody) -> Store:
         """Open the record in `state_dir`; makes it (0700) unless `readonly`.
 
-        `receivers` names who is to be told ("slack"): every message gets one outbox row for each.
-        With none, rows are still written, in the state "unaddressed", and nobody is told.
+        `route` says who is told of a message: it gets one outbox row for each. Where that is
+        nobody, the row is still written, in the state "unaddressed".
         A writable store holds `daemon.lock` until `close` or the process's death.
         Raises `StateError`, and `StateTakenError` with the process that has it.
         """
         if readonly:
             path = state_dir.absolute() / FILE_NAME
             database = Database.open(path, SCHEMA, readonly=True, synchronous="FULL")
-            return cls(path.parent, database, None, receivers)
+            return cls(path.parent, database, None, route)
         real = location.prepare(state_dir)
         lock = location.Lock(real)
         try:
             path = real / FILE_NAME
             database = Database.open(path, SCHEMA, readonly=False, synchronous="FULL")
-            store = cls(real, database, lock, receivers)
+            store = cls(real, database, lock, route)
             with database.transaction() as connection:
                 store.outbox.recover(connection)
         except BaseException:

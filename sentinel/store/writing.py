@@ -178,15 +178,15 @@ def _write_incident(connection: sqlite3.Connection, change: IncidentChanged) -> 
         """
         INSERT INTO incidents (id, run, state, severity, opened_step, rule, signal, step, rank,
                                host, device, module, parameter, micro_batch, batch, samples,
-                               opened_at, changed_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                               evidence, opened_at, changed_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET
             state = excluded.state, severity = excluded.severity,
             opened_step = excluded.opened_step, rule = excluded.rule,
             signal = excluded.signal, step = excluded.step, rank = excluded.rank,
             host = excluded.host, device = excluded.device, module = excluded.module,
             parameter = excluded.parameter, micro_batch = excluded.micro_batch,
-            batch = excluded.batch, samples = excluded.samples,
+            batch = excluded.batch, samples = excluded.samples, evidence = excluded.evidence,
             changed_at = excluded.changed_at
         """,
         (
@@ -206,6 +206,7 @@ def _write_incident(connection: sqlite3.Connection, change: IncidentChanged) -> 
             cause.micro_batch,
             cause.batch,
             msgspec.json.encode(cause.samples).decode(),
+            msgspec.json.encode(change.evidence).decode(),
             change.at,
             change.at,
         ),

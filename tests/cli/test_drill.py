@@ -136,6 +136,7 @@ INCIDENT: IncidentJSON = {
             "summary": "",
         }
     ],
+    "evidence": [],
     "actions": [PAUSED, RESUMED],
     "head": "",
 }

@@ -18,6 +18,7 @@ from sentinel.control.outcome import Outcome
 from sentinel.daemon.holding import Due, Standstill, due, standstill, terms
 from sentinel.held import HoldTerms
 from sentinel.store import HoldRow, Store
+from sentinel.store.outbox import to_all
 from tests.daemon.test_run import NOW, NOWHERE, Stage
 from tests.store.changes import alert, incident, pause
 
@@ -26,7 +27,7 @@ HELD = Outcome(2, 1, "held", 10, 1, "rule:NonFiniteUpdate", unattended="stop", h
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "state", receivers=["slack"])
+    return Store.open(tmp_path / "state", route=to_all(["slack"]))
 
 
 @pytest.fixture

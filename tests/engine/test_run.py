@@ -357,9 +357,7 @@ def test_an_incident_goes_on_in_a_new_daemon() -> None:
     job.step(7, WELL, {1: {"loss": NAN}})
     (opened,) = incidents(job.told)
     after = Job([LOSS, APPLIED], NAMES, greet=False)
-    after.engine.adopt(
-        opened.id, opened.cause, opened.severity, opened.opened_step, alerts(job.told)
-    )
+    after.engine.adopt(world.open_incident(job.told))
     for rank in (0, 1):
         after.hello(rank)
     assert after.step(8, WELL, {1: {"loss": NAN}}) == [], "it neither repeats nor resolves"
@@ -372,11 +370,10 @@ def test_an_incident_goes_on_in_a_new_daemon() -> None:
 def test_an_adopted_alert_of_a_rule_that_is_gone_resolves() -> None:
     job = Job([LOSS], NAMES)
     job.step(7, WELL, {1: {"loss": NAN}})
-    (opened,) = incidents(job.told)
     changed = world.rule("nonfinite(loss)", "Loss")
     for rules in ([APPLIED], [changed]):
         after = Job(rules, NAMES, greet=False)
-        after.engine.adopt(opened.id, opened.cause, "warning", 7, alerts(job.told))
+        after.engine.adopt(world.open_incident(job.told))
         assert states(after.tick()) == [("Loss", "resolved", 7)]
 
 

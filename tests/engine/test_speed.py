@@ -158,8 +158,7 @@ def test_an_adopted_alert_of_a_rule_that_is_asleep_resolves() -> None:
     before = Job(rules, ["loss", "tokens_per_second"], 1)
     told = before.step(1, {"loss": 9.0, "tokens_per_second": 1.0})
     after = Job(rules, ["loss"], 1)
-    cause = world.incidents(told)[0].cause
-    after.engine.adopt("id", cause, "warning", 1, world.alerts(told))
+    after.engine.adopt(world.open_incident(told))
     assert [one.state for one in world.alerts(after.step(2, {"loss": 9.0}))] == []
     assert [one.state for one in world.alerts(after.step(3, {"loss": 1.0}))] == ["resolved"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sentinel.engine.annotation import template
 from sentinel.engine.language.parse import parse
+from sentinel.engine.open_incident import OpenIncident, Pending
 from sentinel.engine.rule import AT_ONCE, Rule, Span, Unattended
 from sentinel.engine.rulefile import load
 from sentinel.engine.run import RunEngine
@@ -188,6 +189,14 @@ def alerts(told: Sequence[Transition]) -> list[AlertChanged]:
 
 def incidents(told: Sequence[Transition]) -> list[IncidentChanged]:
     return [one for one in told if isinstance(one, IncidentChanged)]
+
+
+def open_incident(told: Sequence[Transition]) -> OpenIncident:
+    """The incident that is open after all this has been told, as a later engine gets it."""
+    pending = Pending()
+    pending.note(told)
+    assert pending.incident is not None
+    return pending.incident
 
 
 def actions(told: Sequence[Transition]) -> list[ActionWanted]:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from sentinel.notify import Dispatcher, SlackReceiver
 from sentinel.store import Store
+from sentinel.store.outbox import to_all
 from tests.store.changes import incident
 
 
 async def main() -> None:
     state_dir, url = Path(sys.argv[1]), sys.argv[2]
-    store = Store.open(state_dir, receivers=["slack"])
+    store = Store.open(state_dir, route=to_all(["slack"]))
     store.commit([incident()])
     slack = SlackReceiver("xoxb-loopback", "#training", state_dir=state_dir, base_url=url)
     await Dispatcher(store.outbox, slack).run()

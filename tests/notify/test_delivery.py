@@ -20,6 +20,7 @@ from sentinel.notify.loopback_slack import Fault, LoopbackSlack
 from sentinel.notify.notice import Notice, read
 from sentinel.notify.receiver import Letter, Posted
 from sentinel.store import Store
+from sentinel.store.outbox import to_all
 from tests.store.changes import alert, incident, pause
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ async def sending(
     state_dir: Path, slack: LoopbackSlack, *, backoff: Backoff = QUICK, token: str = "xoxb-loopback"
 ) -> AsyncIterator[tuple[Store, Dispatcher]]:
     """A record and its dispatcher at work."""
-    store = Store.open(state_dir, receivers=["slack"])
+    store = Store.open(state_dir, route=to_all(["slack"]))
     receiver = SlackReceiver(token, "#training", state_dir=state_dir, base_url=slack.url, timeout=2)
     dispatcher = Dispatcher(store.outbox, receiver, backoff=backoff)
     store.on_message(dispatcher.wake)
@@ -291,7 +292,7 @@ class Broken:
 
 
 async def test_a_fault_in_a_receiver_does_not_end_delivery(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, receivers=["slack"])
+    store = Store.open(tmp_path, route=to_all(["slack"]))
     receiver = Broken()
     task = asyncio.create_task(Dispatcher(store.outbox, receiver, backoff=QUICK).run())
     store.commit([incident()])
@@ -303,7 +304,7 @@ async def test_a_fault_in_a_receiver_does_not_end_delivery(tmp_path: Path) -> No
 
 
 def test_what_the_record_writes_is_what_a_message_is_made_of(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, receivers=["slack"])
+    store = Store.open(tmp_path, route=to_all(["slack"]))
     (action,) = store.commit([incident(), alert(value=float("inf")), pause()])
     store.update_action(action, "done", at=1001.0, step=41)
     opened = store.outbox.claim("slack", 2000.0)

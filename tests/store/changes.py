@@ -9,6 +9,7 @@ from sentinel.engine.transition import (
     ActionWanted,
     AlertChanged,
     Cause,
+    Evidence,
     IncidentChanged,
     Severity,
 )
@@ -38,7 +39,8 @@ def incident(
     cause: Cause = CAUSE,
     at: float = 1000.0,
 ) -> IncidentChanged:
-    return IncidentChanged(run, id, change, severity, cause.step, cause, at)
+    seen = Evidence("stack", "rank 1 stands in forward", 'File "train.py", line 7', 1)
+    return IncidentChanged(run, id, change, severity, cause.step, cause, at, (seen,))
 
 
 def alert(

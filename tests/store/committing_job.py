@@ -10,12 +10,13 @@ from pathlib import Path
 
 from sentinel.held import HoldTerms
 from sentinel.store import HoldRow, RunRow, Store
+from sentinel.store.outbox import to_all
 from sentinel.store.writing import Reminder
 from tests.store.changes import alert, incident, pause, rank
 
 
 def main() -> None:
-    store = Store.open(Path(sys.argv[1]), receivers=["slack"])
+    store = Store.open(Path(sys.argv[1]), route=to_all(["slack"]))
     number = int(sys.argv[2])
     while True:
         id = str(number)

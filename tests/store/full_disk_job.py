@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sentinel.errors import StateError
 from sentinel.store import Recording, Store
+from sentinel.store.outbox import to_all
 from tests.store.changes import alert, incident, pause
 
 
@@ -33,7 +34,7 @@ def deliver(store: Store) -> list[object]:
 
 
 def main() -> None:
-    store = Store.open(Path(sys.argv[1]), receivers=["slack"])
+    store = Store.open(Path(sys.argv[1]), route=to_all(["slack"]))
     recording = Recording.open(Path(sys.argv[1]), buffer_limit=10_000)
     said: dict[str, object] = {}
     (action,) = store.commit([incident(id="before"), pause(incident="before")])

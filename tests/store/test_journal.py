@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sentinel.errors import StateError
 from sentinel.store import Store
 from sentinel.store.journal import GENESIS, MAX_TEXT, NO_RUN, Link, first_break
+from sentinel.store.outbox import to_all
 from sentinel.store.schema import FILE_NAME
 from sentinel.store.writing import Refusal
 from tests.store.changes import alert, incident, pause
@@ -28,7 +29,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "record.md"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path, receivers=["slack"])
+    store = Store.open(tmp_path, route=to_all(["slack"]))
     yield store
     store.close()
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from sentinel.store import Recording, Store
+from sentinel.store.outbox import to_all
 from tests.store import jobs
 
 # What must never be there: one half of what was written together.
@@ -69,7 +70,7 @@ def test_no_kill_leaves_half_of_a_change_or_loses_what_was_committed(tmp_path: P
             printed |= {line.strip() for line in process.stdout if line.endswith("\n")}
             process.wait()
 
-        store = Store.open(tmp_path, receivers=["slack"])
+        store = Store.open(tmp_path, route=to_all(["slack"]))
         for what, query in HALVES.items():
             assert store._database.rows(query) == [], what
         links, broken = store.verify("gpt")

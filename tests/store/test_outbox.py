@@ -13,6 +13,7 @@ import pytest
 from sentinel.engine.checkpoint import Checkpoint, State
 from sentinel.store import Delivery, Outbox, RunRow, Store
 from sentinel.store.database import Database
+from sentinel.store.outbox import to_all
 from sentinel.store.outbox_row import SETTLE
 from sentinel.store.schema import FILE_NAME, SCHEMA
 from tests.store.changes import CAUSE, alert, incident, pause
@@ -20,7 +21,7 @@ from tests.store.changes import CAUSE, alert, incident, pause
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path, receivers=["slack"])
+    store = Store.open(tmp_path, route=to_all(["slack"]))
     yield store
     store.close()
 
@@ -164,13 +165,13 @@ def test_without_receivers_messages_are_on_record_and_go_nowhere(tmp_path: Path)
     assert store.outbox.claim("", 2000.0) is None
     store.close()
 
-    later = Store.open(tmp_path, receivers=["slack"])
+    later = Store.open(tmp_path, route=to_all(["slack"]))
     assert later.outbox.claim("slack", 2000.0) is None
     later.close()
 
 
 def test_each_receiver_is_told(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, receivers=["slack", "webhook"])
+    store = Store.open(tmp_path, route=to_all(["slack", "webhook"]))
     store.commit([incident()])
 
     first, second = (store.outbox.claim(name, 2000.0) for name in ("slack", "webhook"))
@@ -186,7 +187,7 @@ def test_a_message_is_claimed_by_one_of_many(store: Store) -> None:
     store.commit([incident(id=str(n)) for n in range(24)])
     path = store.state_dir / FILE_NAME
     others = [Database.open(path, SCHEMA, readonly=False, synchronous="FULL") for _ in range(3)]
-    outboxes = [store.outbox, *(Outbox(other, ["slack"], "x") for other in others)]
+    outboxes = [store.outbox, *(Outbox(other, to_all(["slack"]), "x") for other in others)]
     claimed: list[str] = []
 
     def work(outbox: Outbox) -> None:
@@ -205,12 +206,12 @@ def test_a_message_is_claimed_by_one_of_many(store: Store) -> None:
 
 
 def test_what_was_being_sent_when_a_daemon_ended_is_doubtful(tmp_path: Path) -> None:
-    first = Store.open(tmp_path, receivers=["slack"])
+    first = Store.open(tmp_path, route=to_all(["slack"]))
     first.commit([incident()])
     before = claim(first, 1500.0)
     first.close()
 
-    second = Store.open(tmp_path, receivers=["slack"])
+    second = Store.open(tmp_path, route=to_all(["slack"]))
     delivery = claim(second, 2000.0)
     assert (delivery.event_id, delivery.doubtful) == (before.event_id, True)
     assert (delivery.attempts, delivery.claimed_at) == (2, 1500.0)
@@ -222,7 +223,7 @@ def test_what_was_being_sent_when_a_daemon_ended_is_doubtful(tmp_path: Path) -> 
 def test_two_directories_never_call_two_messages_the_same(tmp_path: Path) -> None:
     ids: set[str] = set()
     for name in ("a", "b"):
-        store = Store.open(tmp_path / name, receivers=["slack"])
+        store = Store.open(tmp_path / name, route=to_all(["slack"]))
         store.commit([incident()])
         ids.add(claim(store).event_id)
         store.close()

@@ -17,12 +17,13 @@ from sentinel.engine.transition import Cause
 from sentinel.errors import StateError
 from sentinel.held import HoldTerms
 from sentinel.store import HoldRow, RunRow, Store
+from sentinel.store.outbox import to_all
 from tests.store.changes import CAUSE, alert, incident, pause, rank
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "state", receivers=["slack"])
+    store = Store.open(tmp_path / "state", route=to_all(["slack"]))
     yield store
     store.close()
 
@@ -69,6 +70,14 @@ def test_an_incident_reads_exactly_as_the_command_line_promises(store: Store) ->
                     "step": 41,
                     "by": "rule:NonFiniteUpdate",
                     "at": isoformat(1002.0),
+                }
+            ],
+            "evidence": [
+                {
+                    "kind": "stack",
+                    "title": "rank 1 stands in forward",
+                    "text": 'File "train.py", line 7',
+                    "rank": 1,
                 }
             ],
             "head": store.journal("gpt")[-1].hash,

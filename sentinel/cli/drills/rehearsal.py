@@ -105,7 +105,9 @@ class Rehearsal:
             receiver = SlackReceiver(
                 slack.token, CHANNEL, state_dir=self._state_dir, base_url=slack.url
             )
-        settings = Settings(self._state_dir, rules_for(self._scenario), receiver=receiver)
+        settings = Settings(
+            self._state_dir, rules_for(self._scenario), receivers=[receiver] if receiver else []
+        )
         async with embedded(settings, *where) as daemon:
             yield daemon
 
