@@ -19,14 +19,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sentinel.errors import OrderError, VersionError, WireError
+from sentinel.remedies import Remedies as Remedies
 from sentinel.splitter import MAX_MESSAGE as MAX_MESSAGE
 from sentinel.splitter import Splitter as Splitter
 
-VERSION = (1, 2)  # major: must be equal; minor: additions only
+VERSION = (1, 3)  # major: must be equal; minor: additions only
 MAX_CREDENTIALS = 1024  # bytes of a message of somebody who has not shown yet who they are
 MAX_RANKS = 1 << 20
 MAX_SERIES = 65_536
 MAX_SAMPLES = 32  # ids in a finding
+MAX_STACK = 8192  # characters of the stacks of a process
 HOLD_FOR = 7200.0  # s that a run is held without an answer, unless said otherwise; at least
 SHORTEST_HOLD = 1.0  # s and at most
 LONGEST_HOLD = 30 * 86_400.0  # s
@@ -76,32 +78,6 @@ class Group(Struct, frozen=True, array_like=True):
     shards: Text
     replicas: Text
     spans: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=4096)]
-
-
-class Remedies(Struct, frozen=True, array_like=True):
-    """What is to be done before training goes on. The defaults change nothing.
-
-    `rollback` is the tag of a checkpoint to load, `checkpoint` to save one of the state as it
-    stands, `rewind` to go back to the data that came after the one that is loaded. `skip_batches`
-    leaves out that many batches of each rank from there on.
-    """
-
-    lr_scale: Annotated[float, Meta(gt=0, le=1000)] = 1.0
-    skip_batches: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    rollback: Name = ""
-    checkpoint: bool = False
-    rewind: bool = False
-
-    def names(self) -> list[str]:
-        """The remedies asked for, by the names under which trainers offer them, in their order."""
-        asked = {
-            "save_checkpoint": self.checkpoint,
-            "load_checkpoint": bool(self.rollback),
-            "rewind_data": self.rewind,
-            "skip_batches": self.skip_batches > 0,
-            "scale_lr": self.lr_scale != 1.0,
-        }
-        return [name for name, wanted in asked.items() if wanted]
 
 
 # From a rank to the daemon.
@@ -239,6 +215,18 @@ class BlackBoxPart(Struct, frozen=True, array_like=True, tag="blackbox"):
     data: Annotated[bytes, Meta(max_length=1 << 20)]
 
 
+class Stack(Struct, frozen=True, array_like=True, tag="stack"):
+    """Where this process stands, asked for by a `StackRequest`.
+
+    `place` is the innermost frame of the thread that trains, in one line. `text` has the frames of
+    all threads, that one first, innermost frames first: files, lines and functions, no values.
+    """
+
+    incident: Name
+    place: Name
+    text: Annotated[str, Meta(max_length=MAX_STACK)]
+
+
 class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
     """The rank leaves: "finished", "detached", "stopped", "interrupted" (from the keyboard) or
     "exception", and then `detail` is the error; "taken down" is what a daemon says for a rank that
@@ -313,6 +301,12 @@ class Capture(Struct, frozen=True, array_like=True, tag="capture"):
     incident: Name
 
 
+class StackRequest(Struct, frozen=True, array_like=True, tag="stack_request"):
+    """An incident is about a rank that does not come further: say where this process stands."""
+
+    incident: Name
+
+
 class Unknown(Struct, frozen=True, array_like=True):
     """A message with a tag that only a newer peer knows."""
 
@@ -330,9 +324,10 @@ FromRank = (
     | Report
     | Checkpoint
     | BlackBoxPart
+    | Stack
     | Goodbye
 )
-FromDaemon = Welcome | Refusal | HoldOrder | ResumeOrder | StopOrder | Capture
+FromDaemon = Welcome | Refusal | HoldOrder | ResumeOrder | StopOrder | Capture | StackRequest
 
 _encoder = msgspec.msgpack.Encoder()
 _from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank)

@@ -18,14 +18,14 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import torch
 
 from sentinel import blackbox as form
-from sentinel.wire import Frame, Series
+from sentinel.wire import BlackBoxPart, Frame, Series
 
 log = logging.getLogger("sentinel")
 
@@ -104,9 +104,17 @@ class BlackBoxFile:
             log.warning("sentinel: the black box ends here: %s", error)
             self.close()
 
-    def content(self) -> bytes:
-        """All of the file as it is now. Raises `OSError`."""
-        return self.path.read_bytes()
+    def parts(self, incident: str) -> Iterator[BlackBoxPart]:
+        """All of the file as it is now, to be handed over; nothing if it cannot be read."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            log.warning("sentinel: the black box cannot be handed over: %s", error)
+            return
+        starts = range(0, len(content), form.PART)
+        for number, start in enumerate(starts):
+            data = content[start : start + form.PART]
+            yield BlackBoxPart(incident, number, len(starts), data)
 
     def close(self, *, keep: bool = True) -> None:
         """Stop. A black box is kept unless the process ends as it was meant to."""

@@ -66,6 +66,10 @@ class Correspondent(Protocol):
         """Hand over the black box."""
         ...
 
+    def stand(self, incident: str) -> wire.Stack:
+        """Where this process stands."""
+        ...
+
 
 class Emitter:
     """One rank's connection to the daemon, kept up for as long as the process lives."""
@@ -286,5 +290,7 @@ class Emitter:
                 raise WireError(f"the daemon refused this rank: {message.reason}")
             elif isinstance(message, wire.Capture):
                 self._correspondent.capture(message.incident)
+            elif isinstance(message, wire.StackRequest):
+                self.say(self._correspondent.stand(message.incident))
             elif not isinstance(message, wire.Unknown):
                 self._correspondent.hear(message)

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 import uuid
 import weakref
@@ -17,7 +18,7 @@ from types import TracebackType
 import torch
 
 from sentinel import address, clock, wire
-from sentinel.blackbox import PART, Header
+from sentinel.blackbox import Header
 from sentinel.control import outcome as control
 from sentinel.control.barrier import Barrier, Verdict
 from sentinel.errors import ControlError
@@ -32,6 +33,7 @@ from sentinel_hooks.emitter import HEARTBEAT, Emitter, Order
 from sentinel_hooks.gate import Gate
 from sentinel_hooks.notes import Notes
 from sentinel_hooks.probes.mark import Marker
+from sentinel_hooks.stacks import stack
 
 log = logging.getLogger("sentinel")
 
@@ -60,6 +62,7 @@ class Watch:
         self._sequence = 0
         self._step = adapter.step()
         self._phase = "data"
+        self._thread = threading.get_ident()  # the one that trains
         self._next_refresh = 0.0
         self._closed = False
         self._pid = os.getpid()
@@ -202,7 +205,7 @@ class Watch:
     def _on_boundary(self, step: int) -> None:
         """One optimizer step is over: report it, and stand if the job has agreed to."""
         began = time.perf_counter()
-        self._step = step
+        self._step, self._thread = step, threading.get_ident()
         self._economy.reached(step)
         self._report()
         self._adapter.panel.cost.add(time.perf_counter() - began)
@@ -365,17 +368,13 @@ class Watch:
 
     def capture(self, incident: str) -> None:
         """Hand over the black box, as it is now."""
-        if self._box is None or self._closed:
-            return
-        try:
-            content = self._box.content()
-        except OSError as error:
-            log.warning("sentinel: the black box cannot be handed over: %s", error)
-            return
-        parts = range(0, len(content), PART)
-        for number, start in enumerate(parts):
-            data = content[start : start + PART]
-            self._emitter.say(wire.BlackBoxPart(incident, number, len(parts), data))
+        if self._box is not None and not self._closed:
+            for part in self._box.parts(incident):
+                self._emitter.say(part)
+
+    def stand(self, incident: str) -> wire.Stack:
+        """Where this process stands."""
+        return stack(incident, self._thread, f"phase {self._phase}, step {self._step} is done")
 
     def hear(self, order: Order) -> None:
         """Carry out an order of the daemon's."""

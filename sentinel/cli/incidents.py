@@ -18,6 +18,8 @@ from sentinel.engine.transition import Cause
 if TYPE_CHECKING:
     from sentinel.store.shapes import CauseJSON, IncidentJSON
 
+STACK_LINES = 10  # of each stack that are shown
+
 
 @click.command("incidents")
 @run_argument
@@ -49,11 +51,24 @@ def _show(incident: IncidentJSON) -> None:
             f"  {alert['state']:<8} {alert['severity']:<8} step {alert['step']:<6} "
             f"{alert['rule']}: {alert['summary']}"
         )
+    for piece in incident["evidence"]:
+        click.echo(f"  {piece['kind']}: {piece['title']}")
+        if piece["kind"] == "stack":
+            _show_stack(piece["text"])
     for action in incident["actions"]:
         click.echo(
             f"  {action['action']} {action['state']} at step {action['step']} by {action['by']}, "
             f"{action['at']}"
         )
+
+
+def _show_stack(text: str) -> None:
+    """Its head and the innermost frames; --json has all of it."""
+    lines = text.splitlines()
+    for line in lines[:STACK_LINES]:
+        click.echo(f"    {line}")
+    if len(lines) > STACK_LINES:
+        click.echo(f"    ... and {len(lines) - STACK_LINES} more lines (--json)")
 
 
 def describe(cause: CauseJSON) -> str:

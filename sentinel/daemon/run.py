@@ -246,6 +246,8 @@ class Run:
         """Once a second."""
         if self.active:
             self._happened(DAEMON, event.Ticked(), now)
+            for rank, request in self.engine.inquiry.questions():
+                self._ask(rank, request)
             self.orders.tick(now)
         self.shelf.keep(now)
         self._settle(now)
@@ -362,10 +364,10 @@ class Run:
         elif change.change == "resolved":
             archive.closed(change.id)
 
-    def _ask(self, rank: int, capture: wire.Capture) -> bool:
+    def _ask(self, rank: int, question: wire.Capture | wire.StackRequest) -> bool:
         line = self._lines.get(rank)
         if line is not None:
-            line.send(capture)
+            line.send(question)
         return line is not None
 
     def _broadcast(self, order: wire.FromDaemon) -> None:

@@ -46,6 +46,7 @@ class RankState:
     pid: int = 0
     device: str = ""
     incarnation: str = ""
+    version: tuple[int, int] = (1, 0)  # of the protocol that it speaks
     step: int = 0  # the last one it told of, by frame or heartbeat
     phase: str = ""
     last_seen: float = 0.0
@@ -121,6 +122,7 @@ class Roster:
             self._restart(state)
         state.incarnation, state.layout = hello.incarnation, layout
         state.host, state.pid, state.device = hello.host, hello.pid, hello.device
+        state.version = hello.version
         state.coverage.greet(hello, reborn=reborn)
         state.step = hello.step
         state.connected, state.lost, state.goodbye, state.detail = True, False, None, ""

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sentinel.engine import hang
 from sentinel.engine.change import Change
 from sentinel.engine.checkpoint import CLEAN_STEPS, Checkpoints
 from sentinel.engine.clean import Verdict, verdict
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.incident import Fired, Identity, Incidents
+from sentinel.engine.inquiry import Inquiry
 from sentinel.engine.judging import Judging
 from sentinel.engine.language.expression import RANK_AXIS
 from sentinel.engine.layout import Columns, Layout
@@ -39,6 +41,7 @@ from sentinel.wire import (
     Heartbeat,
     Hello,
     Series,
+    Stack,
 )
 
 MAX_OPEN = 64  # steps that wait for slower ranks
@@ -54,8 +57,8 @@ class RunEngine:
     `skipped` counts the judged steps that the optimizer skipped, each time they were done.
     `checkpoints` are those of the run; `clean_steps` after one make it healthy.
     `frames`, `gaps`, `refused` (by reason), `rule_errors` (by rule, which is then off) and
-    `overrun` say how well it could be seen; the last counts how often too many steps were waiting
-    at once, so that slow ranks were waited for no longer.
+    `overrun` say how well it could be seen; the last counts how often too many steps waited at
+    once, so that slow ranks were waited for no longer. `inquiry` says whom to ask for stacks.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class RunEngine:
         self._judged = BEFORE_ALL
         self._last: JudgedStep | None = None
         self._announced: NDArray[np.intp] | None = None
+        self.inquiry = Inquiry(self._roster, self._incidents)
         self._witness = Witness(run, self._roster, self.checkpoints)
         self._fired: list[Fired] = []
         self._resolved: list[Identity] = []
@@ -165,6 +169,8 @@ class RunEngine:
                 self._roster.farewell(state, message.reason, message.detail)
                 if state.failed:
                     self._pulse(now)
+            elif isinstance(message, Stack):
+                self._told += self.inquiry.answered(rank, message, now)
         self._judge_complete(now)
         return self._tell(now)
 
@@ -197,7 +203,7 @@ class RunEngine:
             self._roster.write_off(place)
             self._judge_complete(now)
         self._pulse(now)
-        return self._tell(now)
+        return self._tell(now) + self.inquiry.tick(now)
 
     def ended(self, now: float) -> list[Transition]:
         """The job has ended: no more will come."""
@@ -208,8 +214,7 @@ class RunEngine:
         self._pulse(now)
         for name, alerts in self._judging.alerts.items():
             self._resolved += [(name, key) for key in alerts.finish()]
-        told = self._tell(now)
-        return told + self._incidents.close(now)
+        return self._tell(now) + self._incidents.close(now)
 
     def adopt(self, incident: OpenIncident) -> None:
         """Go on with an incident that was open when an earlier daemon ended.
@@ -230,6 +235,7 @@ class RunEngine:
                 self._resolved.append((one.rule, key))
             adopted.append((key, one))
         self._incidents.adopt(incident, adopted)
+        self.inquiry.adopt(incident)
 
     # How it is done.
 
@@ -368,7 +374,7 @@ class RunEngine:
 
     def _pulse(self, now: float) -> None:
         """Judge what the clock brings."""
-        of_run = self.checkpoints.signals()
+        of_run = {**self.checkpoints.signals(), **hang.signals(self._roster, now, self._awake)}
         pulse = Pulse(self._roster, of_run, self._recency, now, self._awake)
         step = self._roster.front
         self._collect(self._judging.pulse(pulse, self._columns.axes, step, now), now)
@@ -389,4 +395,5 @@ class RunEngine:
     def _tell(self, now: float) -> list[Transition]:
         self._settle(now)
         told, self._told = self._told, []
+        self.inquiry.note(told)
         return told

@@ -32,6 +32,14 @@ OURSELVES = (
         made_by="engine",
     ),
     Signal(
+        "collective_hang",
+        "s",
+        _MAX,
+        _AROUND,
+        "for which all ranks of a group have stood in the same collective, completed by none",
+        made_by="engine",
+    ),
+    Signal(
         "lost",
         "1",
         _MAX,

@@ -136,6 +136,7 @@ ORDERS: dict[str, wire.FromDaemon] = {
     "resume": wire.ResumeOrder(1, "user"),
     "stop": wire.StopOrder(1, "user"),
     "capture": wire.Capture("1"),
+    "stack_request": wire.StackRequest("1"),
     "welcome": wire.Welcome(wire.VERSION),
     "refusal": wire.Refusal("no"),
 }

@@ -67,7 +67,7 @@ def test_series_found_later_are_in_the_table(box: BlackBoxFile) -> None:
     more = (*SERIES, *(Series("logged", f"metric {i}") for i in range(300)))
     box.write(frame(1), SERIES, ())
     box.write(frame(2, len(more)), more, ())
-    found = read(box.content())
+    found = read(b"".join(part.data for part in box.parts("incident")))
     assert found.series == more
     assert [len(one.frame.values) for one in found.records] == [8, 8 * len(more)]
 

@@ -48,6 +48,9 @@ class Rank:
     def capture(self, incident: str) -> None:
         """There is no black box here."""
 
+    def stand(self, incident: str) -> wire.Stack:
+        return wire.Stack(incident, "loop.py:1 main", "MainThread")
+
 
 class Daemon:
     """The daemon's end of one connection, driven by the test."""

@@ -52,6 +52,9 @@ class Rank:
     def capture(self, incident: str) -> None:
         """There is no black box here."""
 
+    def stand(self, incident: str) -> wire.Stack:
+        return wire.Stack(incident, "", "")
+
 
 class Server:
     """A port on this machine, driven by the test."""

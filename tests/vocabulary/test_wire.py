@@ -269,6 +269,6 @@ def test_tags_are_the_protocol_and_do_not_change() -> None:
     """Renaming one would silently turn a known message into an unknown one."""
     assert [str(kind.__struct_config__.tag) for kind in (*FROM_RANK, *FROM_DAEMON)] == [
         "credentials", "hello", "coverage", "extension", "frame", "heartbeat", "standing", "report",
-        "checkpoint", "blackbox", "goodbye",
-        "welcome", "refusal", "hold", "resume", "stop", "capture",
+        "checkpoint", "blackbox", "stack", "goodbye",
+        "welcome", "refusal", "hold", "resume", "stop", "capture", "stack_request",
     ]  # fmt: skip
