@@ -10,7 +10,6 @@ Taken by the sender's thread, which lives while the one that trains stands in Py
 from __future__ import annotations
 
 import sys
-import sysconfig
 import threading
 from types import FrameType
 
@@ -23,7 +22,7 @@ _FILE, _FUNCTION, _THREAD = 160, 100, 60  # characters; of a file its last ones
 _DEPTH = 512  # frames that are looked through for one of the script's own
 _OURS = __file__.rpartition("/")[0] + "/"
 _TRAINER = _OURS + "reference/"  # ours too, but trained with
-_STDLIB = sysconfig.get_paths()["stdlib"] + "/"
+_STDLIB = str(threading.__file__).rpartition("/")[0] + "/"
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sentinel.engine.hang import HANGS, waiting
+from sentinel.engine.hang import HANGS, left_early, waiting
 from sentinel.engine.incident import Incidents
 from sentinel.engine.language.expression import RANK_AXIS
 from sentinel.engine.open_incident import OpenIncident
@@ -22,6 +22,7 @@ from sentinel.engine.transition import AlertChanged, Evidence, IncidentChanged, 
 from sentinel.wire import Stack, StackRequest
 
 ANSWER_WITHIN = 10.0  # s
+MAX_EARLY = 4  # ranks that have left and are named
 TIMES = 2  # that a rank is asked in one incident
 SPEAKS = (1, 3)  # the version of the protocol from which on a rank can answer
 NO_ANSWER = (
@@ -139,7 +140,13 @@ class Inquiry:
         blamed = self._begun[0]
         ranks = sorted(self._found, key=lambda rank: (rank != blamed, rank))
         evidence, self._found = [self._found[rank] for rank in ranks], {}
-        return self._incidents.found(evidence, now)
+        early = left_early(self._roster) if blamed is None else []
+        return self._incidents.found([*map(_early, early[:MAX_EARLY]), *evidence], now)
+
+
+def _early(left: RankState) -> Evidence:
+    title = f"rank {left.rank} has left ({left.goodbye}) before the collective the others stand in"
+    return Evidence("comparison", title, rank=left.rank)
 
 
 def _is_silent(state: RankState, now: float) -> bool:

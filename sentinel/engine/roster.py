@@ -77,6 +77,11 @@ class RankState:
         return self.goodbye == "exception"
 
     @property
+    def waits(self) -> bool:
+        """Whether it has entered a collective that it is known not to have completed."""
+        return any(done is not None and done < got for got, done in self.collectives.values())
+
+    @property
     def awaited(self) -> bool:
         """Whether a step waits for its frame."""
         return not (self.lost or self.late or self.goodbye is not None)
@@ -328,16 +333,20 @@ class Pulse:
 def _lags(ranks: Sequence[RankState], now: float) -> list[float]:
     """How many collectives each rank is behind the first of its group, in the worst group.
 
-    Only ranks that are there and were heard of just now are compared.
+    Only ranks that are there and were heard of just now are compared. Who is behind because it
+    stands in a collective of another group, waiting, is not: who is behind and does not wait is.
     """
     there = [s.connected and s.goodbye is None and now - s.last_seen <= HEARD_WITHIN for s in ranks]
     front: dict[str, int] = {}
     for state, here in zip(ranks, there, strict=True):
         for group, (entered, _) in state.collectives.items() if here else ():
             front[group] = max(front.get(group, 0), entered)
-    return [
+    lags = [
         float(max((front[group] - ends[0] for group, ends in s.collectives.items()), default=0))
         if here
         else 0.0
         for s, here in zip(ranks, there, strict=True)
     ]
+    if any(lag > 0 and not s.waits for s, lag in zip(ranks, lags, strict=True)):
+        return [0.0 if s.waits else lag for s, lag in zip(ranks, lags, strict=True)]
+    return lags

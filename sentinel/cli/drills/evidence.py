@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ def batch_of(incident: IncidentJSON, boxes: Path) -> str:
 def judge(scenario: Scenario, evidence: Evidence) -> list[Check]:
     """Everything that the scenario demands, with whether it is so."""
     checks = [*_noticing(scenario, evidence), *_telling(scenario, evidence)]
+    checks += _standing(scenario, evidence)
     checks.append(_acting(scenario, evidence))
     return [*checks, *_ending(scenario, evidence)]
 
@@ -115,6 +117,29 @@ def _noticing(scenario: Scenario, evidence: Evidence) -> list[Check]:
         said = f"the batch is named by {where}: {evidence.batch}"
         checks.append(Check(said if evidence.batch else "the batch is named", bool(evidence.batch)))
     return checks
+
+
+def _standing(scenario: Scenario, evidence: Evidence) -> list[Check]:
+    """Where the rank stands that hangs, and where the one that waits for it."""
+    if scenario.stands_in is None:
+        return []
+    found = [piece for one in evidence.incidents for piece in one["evidence"]]
+    stacks = [piece for piece in found if piece["kind"] == "stack"]
+    stood = [one for one in stacks if one["rank"] == scenario.rank]
+    waited = [one for one in stacks if one["rank"] != scenario.rank]
+    function = re.compile(rf"[ .]{scenario.stands_in}$", re.MULTILINE)
+    return [
+        Check(
+            f"the stack of rank {scenario.rank} names the function in which it stands"
+            + "".join(f": {one['title']}" for one in stood),
+            any(function.search(one["text"]) for one in stood),
+        ),
+        Check(
+            "a rank that waits for it stands in a collective"
+            + "".join(f": {one['title']}" for one in waited),
+            any("/torch/distributed/" in one["text"] for one in waited),
+        ),
+    ]
 
 
 def _telling(scenario: Scenario, evidence: Evidence) -> list[Check]:

@@ -23,7 +23,8 @@ class Scenario:
     must be. `course` is what must happen, one after the other, before the run comes to its end;
     `paused` says that this includes a hold. `survives`: training must come to its end.
     `own_process`: the daemon is a process of its own, which can be killed. `sooner` replaces a
-    piece of the named rule's expression, so that nobody has to wait for it.
+    piece of the named rule's expression, so that nobody has to wait for it. `stands_in` is the
+    function that the stack of `rank` must name, and the other rank must stand in a collective.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Scenario:
     survives: bool = True
     own_process: bool = False
     sooner: tuple[str, str, str] | None = None
+    stands_in: str | None = None
 
 
 _MODULE = "layers.2.mlp.down"
@@ -137,6 +139,7 @@ def _hang() -> Scenario:
         course=(steps.noticed, steps.told, steps.end_job),
         survives=False,
         sooner=("CollectiveStuck", f"> {default}", f"> {here}"),
+        stands_in="hang",
     )
 
 
