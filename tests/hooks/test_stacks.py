@@ -16,6 +16,8 @@ import pytest
 from sentinel import wire
 from sentinel_hooks.stacks import MAX_FRAMES, MAX_THREADS, stack
 
+WITHIN = 20.0  # s, for what takes a millisecond
+
 
 @contextmanager
 def standing(
@@ -45,7 +47,7 @@ def taken(training: threading.Thread) -> wire.Stack:
         target=lambda: found.append(stack("7", training.ident or 0, "phase data")), daemon=True
     )
     sender.start()
-    sender.join(60)
+    sender.join(WITHIN)
     assert found, "it has been held up"
     (answer,) = found
     assert wire.decode_from_rank(wire.encode(answer)[4:]) == answer
@@ -127,40 +129,34 @@ def test_a_thread_that_has_ended_stands_nowhere() -> None:
     assert taken(ended).place == "no Python code"
 
 
-def test_no_file_is_read_and_no_lock_is_waited_for(tmp_path: Path) -> None:
+def test_no_file_is_read(tmp_path: Path) -> None:
     pipe = tmp_path / "hung.py"
     os.mkfifo(pipe)  # whoever reads it waits for ever, as on a file server that is gone
     scope: dict[str, Callable[[Callable[[], object]], None]] = {}
     exec(compile("def f(stand):\n stand()", str(pipe), "exec"), {}, scope)
+    try:
+        with standing(scope["f"]) as trainer:
+            text = taken(trainer).text
+    finally:
+        os.close(os.open(pipe, os.O_RDWR))  # lets go of those who wait
+    assert f"{pipe}:2 f" in text
+
+
+def test_no_lock_is_waited_for() -> None:
     lock = threading._active_limbo_lock  # type: ignore[attr-defined]
-    with standing(scope["f"]) as trainer:
-        sender = threading.Thread(target=lambda: found.append(stack("7", trainer.ident or 0, "")))
-        found: list[wire.Stack] = []
-        release = threading.Event()
-        taking = threading.Thread(target=_holding, args=(lock, sender, release))
-        taking.start()
-        taking.join(60)
-        release.set()
-    assert found
-    assert f"{pipe}:2 f" in found[0].text
+    begin, done = threading.Event(), threading.Event()
 
+    def send(number: int) -> None:
+        begin.wait()
+        stack("7", number, "phase data")
+        done.set()
 
-def _holding(lock: threading.Lock, sender: threading.Thread, release: threading.Event) -> None:
-    """Hold the lock of the list of threads from when the sender has begun until it has ended."""
-    ready = threading.Event()
-    run = sender.run
-
-    def begin() -> None:
-        ready.wait(30)
-        run()
-        release.set()
-
-    sender.run = begin  # type: ignore[method-assign]
-    sender.daemon = True
-    sender.start()
-    with lock:
-        ready.set()
-        assert release.wait(30), "the stack waits for the lock"
+    with standing(wait_for_batch) as trainer:
+        sender = threading.Thread(target=send, args=(trainer.ident,), daemon=True)
+        sender.start()
+        with lock:  # as a thread does that stands where one is started
+            begin.set()
+            assert done.wait(WITHIN), "it waits for the lock of the list of threads"
 
 
 def test_nothing_that_a_frame_holds_is_kept_alive() -> None:
