@@ -19,7 +19,14 @@ from sentinel.cli.drills.rehearsal import rules_for
 from sentinel.cli.drills.scenario import SCENARIOS, Scenario
 from sentinel.engine import rulefile
 from sentinel.notify.loopback_message import Message
-from sentinel.store.shapes import ActionJSON, AlertJSON, CauseJSON, IncidentJSON, StatusJSON
+from sentinel.store.shapes import (
+    ActionJSON,
+    AlertJSON,
+    CauseJSON,
+    EvidenceJSON,
+    IncidentJSON,
+    StatusJSON,
+)
 from tests.daemon.process import environment, sentinel
 
 # Between them: an embedded daemon and one of its own, a hold and none, a good end and a bad one.
@@ -225,6 +232,32 @@ def test_a_drill_of_a_warning_fails_when_a_rule_touched_the_run() -> None:
 
 def test_a_job_that_ends_well_although_it_was_killed_fails_its_drill() -> None:
     assert "the job has ended, and not well (status 0)" in _failing(GOOD, "hang")
+
+
+def test_a_drill_of_a_hang_demands_the_stacks_of_both_ranks() -> None:
+    stood: EvidenceJSON = {
+        "kind": "stack",
+        "title": "rank 1 stands in threading.py:327 wait, from faults.py:8 hang",
+        "text": "MainThread, which trains:\n  /faults.py:8 Hang.arm.<locals>.hang\n  /t.py:1 step",
+        "rank": 1,
+    }
+    waited: EvidenceJSON = {
+        "kind": "stack",
+        "title": "rank 0 waits in distributed_c10d.py:3 all_reduce",
+        "text": "MainThread, which trains:\n  /torch/distributed/distributed_c10d.py:3 all_reduce",
+        "rank": 0,
+    }
+    both = replace(GOOD, incidents=_incident(evidence=[stood, waited]))
+    demands = ("the stack of rank 1 names", "a rank that waits for it stands")
+    for found, missing in (
+        (both, []),
+        (replace(GOOD, incidents=_incident(evidence=[waited])), [0]),
+        (replace(GOOD, incidents=_incident(evidence=[stood])), [1]),
+        (replace(GOOD, incidents=_incident(evidence=[{**stood, "text": ""}, waited])), [0]),
+        (replace(GOOD, incidents=_incident(evidence=[stood, {**waited, "text": ""}])), [1]),
+    ):
+        told = [what for what in _failing(found, "hang") if what.startswith(demands)]
+        assert [what.startswith(demands[1]) for what in told] == missing
 
 
 def test_the_report_counts_from_the_fault_and_keeps_the_first_of_each() -> None:

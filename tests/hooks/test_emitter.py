@@ -211,6 +211,17 @@ def test_orders_are_carried_out_and_strange_messages_passed_over(
     wait_for(lambda: rank.refreshed > beats + 3)
 
 
+def test_it_says_where_its_process_stands_while_that_stands_still(
+    path: Path, emitter: Emitter
+) -> None:
+    daemon = Daemon(path)
+    emitter.start()
+    daemon.accept()
+    daemon.send(wire.StackRequest("7"))
+    daemon.read_until(lambda got: any(isinstance(one, wire.Stack) for one in got))
+    assert wire.Stack("7", "loop.py:1 main", "MainThread") in daemon.received
+
+
 @pytest.mark.parametrize(
     "rubbish", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", b"HTTP/1.1 400 Bad Request"]
 )

@@ -126,5 +126,11 @@ class LiveDaemon:
             run.end(now, well=well)
 
     @property
+    def incident(self) -> str:
+        """The one that is open, or nothing."""
+        run = self.service.runs.get("run")
+        return (run.incident if run is not None else None) or ""
+
+    @property
     def _run(self) -> Run:
         return self.service.runs["run"]

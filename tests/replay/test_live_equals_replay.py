@@ -25,6 +25,7 @@ from sentinel.wire import (
     Heartbeat,
     Report,
     Series,
+    Stack,
 )
 from tests.engine import world
 from tests.engine.world import default_rules, seconds, steps
@@ -46,6 +47,7 @@ KINDS = (
     + ["tick"] * 6
     + ["heartbeat"] * 3
     + ["partial", "alarm", "late", "lose", "rewind", "coverage", "extension", "saved"]
+    + ["stack", "waits"]
     + ["cut", "hello", "restart", "goodbye", "report", "daemon", "other job", "all done", "ended"]
 )
 OPERATIONS = st.tuples(
@@ -84,6 +86,10 @@ class Course:
             "saved": self._saved(),
             "goodbye": Goodbye("exception" if value is None else "finished", "ValueError"),
             "report": self._report(value),
+            "stack": Stack(self.daemon.incident, "data.py:8 read", "MainThread"),
+            "waits": Heartbeat(
+                self.at[rank], "backward", self.now, collectives={"all:0-2": (6 + (rank > 0), 6)}
+            ),
         }
         if kind in say:
             self.daemon.says(rank, say[kind], self.now)
@@ -220,7 +226,20 @@ SILENT_BETWEEN_TICKS: list[Operation] = [
 ]
 
 
+WAITING = (("waits", 0), ("waits", 1), ("waits", 2), ("tick", 0))
+HUNG: list[Operation] = [
+    ("step", 0, 1.0, 0.1),
+    *[(kind, rank, 1.0, 0.3) for _ in range(12) for kind, rank in WAITING],
+    ("stack", 0, 1.0, 0.1),
+    *[("tick", 0, 1.0, 4.0)] * 3,  # rank 1 has not answered by then
+    ("stack", 1, 1.0, 0.1),
+    ("daemon", 0, 1.0, 1.0),
+    *[(kind, rank, 1.0, 0.3) for _ in range(12) for kind, rank in WAITING],
+]
+
+
 @example(HELD_AND_RESUMED)
+@example(HUNG)
 @example(SILENT_BETWEEN_TICKS)
 @settings(max_examples=20, deadline=None)
 @given(st.lists(OPERATIONS, min_size=15, max_size=40))
