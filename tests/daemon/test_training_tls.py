@@ -173,6 +173,7 @@ def test_a_rank_that_commands_is_refused_and_it_is_on_the_runs_record(
         "resume",
         "stop",
         "capture",
+        "stack_request",
         "welcome",
         "refusal",
     ]
