@@ -20,6 +20,7 @@ FAULTS = {
     "lr-jump": "a learning rate 100 times too high; a warning",
     "leak": "memory of one process grows; a warning long before it is full",
     "slow-rank": "one rank makes the others wait; a warning names it",
+    "disagree": "bits of one replica's weights flip; the rank is named, against those that agree",
     "hang": "one rank stands still within a step; it is named, and the job ended by hand",
     "kill-rank": "one process is killed; it is named",
     "daemon-kill": "the daemon is killed over a hold and comes back; nothing is lost or told twice",
@@ -45,7 +46,7 @@ class _Drill(click.Command):
 )
 @json_option
 def command(fault: str | None, state: Path | None, as_json: bool) -> int:
-    """Train a small model on 2 ranks (ZeRO-2, bf16), break it on purpose, and show what happens.
+    """Train a small model on 2 or 3 ranks, break it on purpose, and show what happens.
 
     Each takes half a minute on two cores and ends with a report: noticed when and by which rule,
     held where, resumed how, and how long after the fault. Status 0 only if everything that the

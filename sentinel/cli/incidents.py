@@ -14,6 +14,7 @@ from sentinel.cli.options import json_option, run_argument
 from sentinel.cli.place import Place, place_option
 from sentinel.cli.whereabouts import whereabouts
 from sentinel.engine.transition import Cause
+from sentinel.notify.message import plain
 
 if TYPE_CHECKING:
     from sentinel.store.shapes import CauseJSON, IncidentJSON
@@ -46,6 +47,10 @@ def _show(incident: IncidentJSON) -> None:
     if incident["head"]:
         click.echo(f"  record: {incident['head'][:12]} (sentinel audit {quote(incident['run'])})")
     click.echo(f"  cause: {describe(incident['cause'])}")
+    if incident["certainty"]:
+        click.echo(f"  sure: {plain(incident['certainty'])}")
+    for evidence in incident["evidence"]:
+        click.echo(f"  {evidence['kind']}: {plain(evidence['title'])}")
     for alert in incident["alerts"]:
         click.echo(
             f"  {alert['state']:<8} {alert['severity']:<8} step {alert['step']:<6} "

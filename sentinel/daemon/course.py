@@ -31,9 +31,11 @@ class Course:
         self._counts = counts
         self._record = record
 
-    def begin(self, now: float, *, continues: bool, step: int | None) -> None:
+    def begin(
+        self, now: float, *, continues: bool, step: int | None, returns: int | None = None
+    ) -> None:
         """The engine is new; see `event.Began`."""
-        began = event.Began(self._engine.checkpoints.needed, continues, step)
+        began = event.Began(self._engine.checkpoints.needed, continues, step, returns)
         self._record(self._engine.run, DAEMON, now, event.encode(began))
 
     def keep(self, rank: int, what: event.Happening, now: float, body: bytes | None) -> None:

@@ -193,7 +193,7 @@ class Service:
         run = Run(hello.run, engine, self.desk, now)
         run.check(hello)
         run.command = self._commands.get(hello.run, "")
-        self.leftovers.hand_over(run, hello, self.ledger, now)
+        self.leftovers.hand_over(run, hello, self.ledger, now, self.runs.get(hello.run))
         return run
 
     def _make_room(self) -> None:

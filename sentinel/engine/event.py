@@ -19,13 +19,15 @@ class Began(Struct, frozen=True, array_like=True, tag="began"):
     """An engine begins to judge the run; one that did before is gone.
 
     `clean_steps` make a checkpoint healthy. `continues`: it is the same job as before, so that an
-    open incident is gone on with; otherwise that is closed. `step` is the one up to which the
+    open incident is gone on with. `returns`: it is another that comes back after this step, and
+    goes on with the incident alone. Otherwise that is closed. `step` is the one up to which the
     run's checkpoints were on record, or None when there was no such run.
     """
 
     clean_steps: int
     continues: bool = False
     step: int | None = None
+    returns: int | None = None
 
 
 class Ticked(Struct, frozen=True, array_like=True, tag="ticked"):

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from hashlib import blake2s
 from typing import Literal
 
-from sentinel.engine.open_incident import OpenIncident
+from sentinel.engine.certainty import NO_MAJORITY, with_others
+from sentinel.engine.hardware import WITHIN, HardwareLog
+from sentinel.engine.open_incident import MAX_EVIDENCE, OpenIncident
 from sentinel.engine.rule import Key, Unattended
 from sentinel.engine.transition import (
     SEVERITIES,
@@ -23,7 +25,6 @@ from sentinel.engine.transition import (
 )
 from sentinel.signals import CATALOG, Stage
 
-MAX_EVIDENCE = 16  # pieces of an incident; the first are kept
 QUIET_STEPS = 10  # judged steps without a firing alert before an incident is over
 
 Change = Literal["opened", "updated", "resolved"]
@@ -35,7 +36,9 @@ class Fired:
     """An alert that has just begun to fire, and what it says of the cause.
 
     `alert.incident` is still empty: the incident is known only when all that fired at this moment
-    has been looked at.
+    has been looked at. `since` is when the condition came to hold (s). `certainty` and `evidence`
+    are of the cause. `of_agreement`: the rule asks who does not say what most say, so that where
+    it is true of most nobody is to blame.
     """
 
     key: Key
@@ -43,24 +46,36 @@ class Fired:
     cause: Cause
     unattended: Unattended
     hold_for: float
+    since: float = 0.0
+    certainty: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    of_agreement: bool = False
 
 
 @dataclass(frozen=True)
 class _Open:
-    """The open incident."""
+    """The open incident; `onset` is when its cause came to hold (s)."""
 
     id: str
     severity: Severity
     step: int
     cause: Cause
+    onset: float
+    certainty: str = ""
     evidence: tuple[Evidence, ...] = ()
+
+    def known(self, evidence: Iterable[Evidence]) -> _Open:
+        """The same with more evidence, as much as there is room for."""
+        more = dict.fromkeys((*self.evidence, *evidence))
+        return replace(self, evidence=tuple(more)[:MAX_EVIDENCE])
 
 
 class Incidents:
     """The incidents of one run, of which at most one is open."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, hardware: HardwareLog) -> None:
         self._run = run
+        self._hardware = hardware
         self._open: _Open | None = None
         self._count = 0
         self._firing: dict[Identity, AlertChanged] = {}
@@ -89,32 +104,74 @@ class Incidents:
         return transitions
 
     def _learn(self, fired: Sequence[Fired], now: float) -> list[Transition]:
-        """Open the incident, or bring what is known of it up to date."""
-        cause = min((one.cause for one in fired), key=precedence)
+        """Open the incident, or bring what is known of it up to date.
+
+        More of the same is no news: what is told is another cause, or that it has become worse.
+        """
+        first = _first(fired)
         severity = max((one.alert.severity for one in fired), key=SEVERITIES.index)
         before = self._open
         if before is None:
             step = min(one.alert.fired_step for one in fired)
-            self._open = _Open(self._new_id(step, now), severity, step, cause)
+            opened = _Open(self._new_id(step, now), severity, step, first.cause, first.since)
+            self._open = self._inquire(self._caused(opened, first, fired))
             return [self._changed(self._open, "opened", now)]
-        self._open = replace(
-            before,
-            cause=min(before.cause, cause, key=precedence),
-            severity=max(before.severity, severity, key=SEVERITIES.index),
-        )
+        self._open = replace(before, severity=max(before.severity, severity, key=SEVERITIES.index))
+        if precedence(first.cause) < precedence(before.cause):
+            self._open = self._inquire(self._caused(self._open, first, fired))
         return [] if self._open == before else [self._changed(self._open, "updated", now)]
 
-    def found(self, evidence: Sequence[Evidence], now: float) -> list[Transition]:
-        """Something more is known of the open incident, if there is one."""
+    def _caused(self, incident: _Open, first: Fired, fired: Sequence[Fired]) -> _Open:
+        """The incident, with what fired first for its cause."""
+        cause, said = first.cause, first.certainty
+        alike = [one for one in fired if one.cause.rule == cause.rule]
+        if first.of_agreement and not first.evidence and len(alike) > 1:
+            cause = replace(cause, rank=None, host=None, device=None)
+            said = NO_MAJORITY
+        alerts = [*self._firing.values(), *(one.alert for one in fired)]
+        others = sum((one.rule, one.step) == (cause.rule, cause.step) for one in alerts) - 1
+        said = with_others(said, others)
+        incident = replace(incident, cause=cause, onset=first.since, certainty=said)
+        return incident.known(first.evidence)
+
+    def _inquire(self, incident: _Open) -> _Open:
+        """The incident, with what the GPUs have to do with it: one alone may be to blame."""
+        cause = incident.cause
+        culprit = self._hardware.culprit(incident.onset) if cause.rank is None else None
+        if culprit is not None:
+            state = culprit.state
+            cause = replace(cause, rank=state.rank, host=state.host, device=state.device)
+            said = f"inferred: the GPU of this rank alone failed within {WITHIN:.0f} s of it"
+            incident = replace(incident, cause=cause, certainty=said)
+        found = self._hardware.evidence(incident.onset, cause.rank, cause.signal)
+        return incident.known(found)
+
+    def hardware_told(self, now: float) -> list[Transition]:
+        """Something has befallen a GPU, perhaps within a minute of the open incident's onset."""
+        before = self._open
+        if before is None or now > before.onset + WITHIN:
+            return []
+        self._open = self._inquire(before)
+        return [] if self._open == before else [self._changed(self._open, "updated", now)]
+
+    def found(
+        self, evidence: Sequence[Evidence], now: float, *, silent: bool = False
+    ) -> list[Transition]:
+        """Something more is known of the open incident, if there is one.
+
+        `silent`: people are told of it by what caused it.
+        """
         before = self._open
         if before is None:
             return []
-        new = tuple(one for one in evidence if one not in before.evidence)
-        known = (before.evidence + new)[:MAX_EVIDENCE]
-        if known == before.evidence:
-            return []
-        self._open = replace(before, evidence=known)
-        return [self._changed(self._open, "updated", now)]
+        self._open = before.known(evidence)
+        changed = self._changed(self._open, "updated", now)
+        return [] if self._open == before else [replace(changed, silent=silent)]
+
+    def restarted(self, evidence: Evidence, now: float) -> list[Transition]:
+        """The processes of the run are new; what was open is gone on with."""
+        self._quiet = 0
+        return self.found([evidence], now)
 
     def step_judged(self, now: float) -> list[Transition]:
         """A step has been judged: after some quiet ones the incident is over."""
@@ -137,6 +194,8 @@ class Incidents:
             incident.severity,
             incident.opened_step,
             incident.cause,
+            incident.opened_at,
+            incident.certainty,
             incident.evidence,
         )
         self._firing = {(alert.rule, key): alert for key, alert in alerts}
@@ -157,20 +216,37 @@ class Incidents:
             cause=incident.cause,
             at=now,
             evidence=incident.evidence,
+            certainty=incident.certainty,
         )
 
 
-def precedence(cause: Cause) -> tuple[int, int, float]:
-    """What can have caused what: the earlier step, in it the earlier stage, then the lower rank.
+def precedence(cause: Cause) -> tuple[int, int, bool]:
+    """What can have caused what: the earlier step, and in it the earlier stage.
 
-    Ranks leave or fall silent after the step that they did last. Of several it is not the lower
-    one that counts but the first to do so: what is equal here is in the order in which it came.
+    Of what is equal in this the first that is heard of stays the cause, whichever rank it is, but
+    one that names a rank comes before one that does not. Ranks leave or fall silent after the
+    step that they did last.
     """
     signal = CATALOG.get(cause.signal)  # of an adopted incident, it may be one no longer known
     stage = signal.stage if signal else Stage.AROUND
     if signal is not None and signal.made_by == "engine":
-        return (cause.step + 1, stage.value, math.inf)
-    return (cause.step, stage.value, math.inf if cause.rank is None else cause.rank)
+        return (cause.step + 1, stage.value, True)
+    return (cause.step, stage.value, cause.rank is None)
+
+
+def _first(fired: Sequence[Fired]) -> Fired:
+    """Of what fired at one moment, the cause: of equal ones that of the lowest rank.
+
+    But for what the engine finds itself, which is in the order in which it found it.
+    """
+
+    def order(one: Fired) -> tuple[tuple[int, int, bool], float]:
+        signal = CATALOG.get(one.cause.signal)
+        found = signal is not None and signal.made_by == "engine"
+        rank = math.inf if found or one.cause.rank is None else one.cause.rank
+        return precedence(one.cause), rank
+
+    return min(fired, key=order)
 
 
 def _wish(alert: AlertChanged, action: Asked, fired: Fired) -> ActionWanted:

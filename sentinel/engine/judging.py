@@ -34,6 +34,7 @@ from sentinel.engine.observer import Observer
 from sentinel.engine.row_rule import RowRule
 from sentinel.engine.rule import Alert, Alerts, Key, Rule
 from sentinel.engine.snapshot import Snapshots
+from sentinel.engine.transition import AlertChanged
 
 _StepRule = RowRule | ArrayRule
 
@@ -267,10 +268,33 @@ class Judging:
         for alerts in self._of_steps:
             alerts.interrupt()
 
-    def adopt(self, name: str, key: Key, alert: Alert) -> None:
-        """Go on with an alert that an earlier daemon saw fire."""
-        self.alerts[name].adopt(key, alert)
+    def adopt_alert(self, one: AlertChanged) -> tuple[Key, bool]:
+        """Go on with an alert that an earlier daemon saw fire, if there is its rule still.
+
+        Returns its key, and whether it is judged from now on.
+        """
+        known = self.alerts.get(one.rule)
+        axes = known.rule.expression.axes if known else ()
+        if known is None or set(one.labels) != set(axes):
+            return tuple(one.labels.values()), False
+        key = tuple(one.labels[axis] for axis in axes)
+        alert = Alert(one.step, one.at, firing=True, fired_step=one.fired_step)
+        known.adopt(key, alert)
         self._plan_is_old = True
+        return key, True
+
+    def finish(self) -> list[tuple[str, Key]]:
+        """The run has ended: what fires and no longer held is resolved."""
+        return [(name, key) for name, one in self.alerts.items() for key in one.finish()]
+
+    def drop(self) -> list[tuple[str, Key]]:
+        """Another job begins: whatever fires is resolved, and all alerts are forgotten."""
+        return [(name, key) for name, one in self.alerts.items() for key in one.drop()]
+
+    @property
+    def unfollowed(self) -> Mapping[str, int]:
+        """By rule, the alerts that hold beyond the number that is followed."""
+        return {name: len(one.beyond) for name, one in self.alerts.items() if one.beyond}
 
     def acknowledge(self) -> None:
         """Somebody has dealt with all that fires now."""

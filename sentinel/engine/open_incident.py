@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from sentinel.engine.transition import (
     AlertChanged,
@@ -13,6 +14,9 @@ from sentinel.engine.transition import (
     Severity,
     Transition,
 )
+
+MAX_EVIDENCE = 16  # pieces of an incident; the first are kept
+RETURN = 3600.0  # s after a job that did not end well within which another continues its incident
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,43 @@ class OpenIncident:
     opened_at: float
     alerts: tuple[AlertChanged, ...]
     evidence: tuple[Evidence, ...] = ()
+    certainty: str = ""
 
 
 def closing(incident: OpenIncident, now: float) -> list[Transition]:
     """What resolves an incident of a job that is gone, now that another has its name."""
     return [
         *(replace(alert, state="resolved", at=now) for alert in incident.alerts),
-        IncidentChanged(
-            incident.run,
-            incident.id,
-            "resolved",
-            incident.severity,
-            incident.opened_step,
-            incident.cause,
-            now,
-            incident.evidence,
-        ),
+        _changed(incident, "resolved", now),
     ]
+
+
+def continuing(
+    incident: OpenIncident, history: Evidence, now: float
+) -> tuple[list[Transition], OpenIncident]:
+    """What is to be told when another job goes on with an incident, and what it gets.
+
+    The alerts of the first are over.
+    """
+    kept = replace(incident, alerts=(), evidence=(*incident.evidence, history)[:MAX_EVIDENCE])
+    over = [replace(alert, state="resolved", at=now) for alert in incident.alerts]
+    return [*over, _changed(kept, "updated", now)], kept
+
+
+def _changed(
+    incident: OpenIncident, change: Literal["updated", "resolved"], now: float
+) -> IncidentChanged:
+    return IncidentChanged(
+        incident.run,
+        incident.id,
+        change,
+        incident.severity,
+        incident.opened_step,
+        incident.cause,
+        now,
+        incident.evidence,
+        incident.certainty,
+    )
 
 
 class Pending:
@@ -73,6 +97,7 @@ class Pending:
             self._since,
             firing,
             one.evidence,
+            one.certainty,
         )
 
     def note(self, transitions: Iterable[Transition]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sentinel.engine.coverage import RankCoverage
 from sentinel.engine.evaluation.values import Values
@@ -26,6 +27,7 @@ Place = tuple[int, int]  # era, step
 
 LOST_AFTER = 10.0  # s without a connection, and without a farewell
 HEARD_WITHIN = 10.0  # s; what was heard earlier is not compared with what others do now
+_DONE = ("finished", "detached")  # goodbyes of ranks that have come to the end of their work
 _STANDING = ("checkpoint", "held")  # phases in which nobody comes further
 BEFORE_ALL: Place = (-1, -1)
 
@@ -231,6 +233,29 @@ class Roster:
             not (state.connected or state.lost) and state.goodbye is None
             for state in self.ranks.values()
         )
+
+    def announced(self, columns: int) -> NDArray[np.intp]:
+        """How many ranks measure what each of so many columns is for."""
+        announced = np.zeros(columns, np.intp)
+        for state in self.ranks.values():
+            announced[state.layout.columns] += 1
+        return announced
+
+    @property
+    def launched(self) -> int:
+        """The era that the last new process opened; 0 before there was one."""
+        return self._launched
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether all that were there have done what they were to do."""
+        return all(state.goodbye in _DONE for state in self.ranks.values())
+
+    def dismiss(self) -> None:
+        """Another job begins: whoever was lost or has failed left with the one before."""
+        for state in self.ranks.values():
+            state.lost, state.goodbye = False, "left with an earlier job"
+        self._target = None
 
     @property
     def absent(self) -> int:

@@ -15,20 +15,23 @@ from sentinel.engine import hang
 from sentinel.engine.change import Change
 from sentinel.engine.checkpoint import CLEAN_STEPS, Checkpoints
 from sentinel.engine.clean import Verdict, verdict
+from sentinel.engine.comparison import Comparisons
 from sentinel.engine.coverage import RunCoverage
+from sentinel.engine.hardware import HardwareLog
+from sentinel.engine.history import restarted, went_back
 from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.inquiry import Inquiry
 from sentinel.engine.judging import Judging
 from sentinel.engine.language.expression import RANK_AXIS
 from sentinel.engine.layout import Columns, Layout
 from sentinel.engine.observer import Observer
-from sentinel.engine.open_incident import OpenIncident
+from sentinel.engine.open_incident import RETURN, OpenIncident
 from sentinel.engine.recency import Recency
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
-from sentinel.engine.rule import Alert, Alerts, Key, Rule
+from sentinel.engine.rule import Alerts, Rule
 from sentinel.engine.step import JudgedStep, OpenStep
 from sentinel.engine.survey import survey
-from sentinel.engine.transition import AlertChanged, Transition
+from sentinel.engine.transition import Transition
 from sentinel.engine.witness import Witness
 from sentinel.wire import (
     MAX_SERIES,
@@ -82,17 +85,19 @@ class RunEngine:
         self._columns = Columns()
         self._judging = Judging(rules)
         self._recency = Recency(rule.expression for rule in rules)
-        self._incidents = Incidents(run)
+        self._hardware = HardwareLog(self._roster)
+        self._comparisons = Comparisons((rule.expression for rule in rules), self._columns)
+        self._incidents = Incidents(run, self._hardware)
         self._open: dict[Place, OpenStep] = {}
         self._open_bytes = 0
         self._judged = BEFORE_ALL
         self._last: JudgedStep | None = None
         self._announced: NDArray[np.intp] | None = None
         self.inquiry = Inquiry(self._roster, self._incidents)
-        self._witness = Witness(run, self._roster, self.checkpoints)
+        self._witness = Witness(run, self._roster, self.checkpoints, self._comparisons)
         self._fired: list[Fired] = []
         self._resolved: list[Identity] = []
-        self._has_ended = False
+        self._ended: float | None = None
         self._ticked = math.inf
         self._awake = -math.inf  # since when it has been told of time without a break
         self._told: list[Transition] = []
@@ -122,8 +127,7 @@ class RunEngine:
     @property
     def unfollowed(self) -> Mapping[str, int]:
         """By rule, the alerts that hold beyond the number that is followed."""
-        alerts = self._judging.alerts
-        return {name: len(one.beyond) for name, one in alerts.items() if one.beyond}
+        return self._judging.unfollowed
 
     def coverage(self) -> RunCoverage:
         """What can be seen of the run, and which rules are blind. Some 10 us a rank."""
@@ -199,22 +203,25 @@ class RunEngine:
         self._ticked = now
         self._roster.lose(now)
         self._judge_complete(now)
-        while self._open and self._is_overdue(place := min(self._open), now):
+        while self._open:
+            since = max(self._open[place := min(self._open)].since, self._awake)
+            if now - since < self._patience:
+                break
             self._roster.write_off(place)
             self._judge_complete(now)
         self._pulse(now)
         return self._tell(now) + self.inquiry.tick(now)
 
     def ended(self, now: float) -> list[Transition]:
-        """The job has ended: no more will come."""
-        self._has_ended = True
+        """The job has ended: no more will come. If it ended badly its incident is not over."""
+        self._ended = now
         self._roster.lose_all()
         for place in sorted(self._open):
             self._judge(place, now)
         self._pulse(now)
-        for name, alerts in self._judging.alerts.items():
-            self._resolved += [(name, key) for key in alerts.finish()]
-        return self._tell(now) + self._incidents.close(now)
+        self._resolved += self._judging.finish()
+        told = self._tell(now)
+        return told + (self._incidents.close(now) if self._roster.ended_well else [])
 
     def adopt(self, incident: OpenIncident) -> None:
         """Go on with an incident that was open when an earlier daemon ended.
@@ -222,19 +229,9 @@ class RunEngine:
         An alert of it whose rule is gone, or has other labels now, can no longer be judged: it
         resolves at the next tick.
         """
-        rules = self._judging.alerts
-        adopted: list[tuple[Key, AlertChanged]] = []
-        for one in incident.alerts:
-            known = rules.get(one.rule)
-            key = tuple(one.labels.values())
-            if known and set(one.labels) == set(known.rule.expression.axes):
-                key = tuple(one.labels[axis] for axis in known.rule.expression.axes)
-                alert = Alert(one.step, one.at, firing=True, fired_step=one.fired_step)
-                self._judging.adopt(one.rule, key, alert)
-            else:
-                self._resolved.append((one.rule, key))
-            adopted.append((key, one))
-        self._incidents.adopt(incident, adopted)
+        adopted = [(self._judging.adopt_alert(one), one) for one in incident.alerts]
+        self._resolved += [(one.rule, key) for (key, judged), one in adopted if not judged]
+        self._incidents.adopt(incident, [(key, one) for (key, _), one in adopted])
         self.inquiry.adopt(incident)
 
     # How it is done.
@@ -248,24 +245,37 @@ class RunEngine:
             self._refuse(reason)
             return
         known = self._roster.ranks.get(rank)
-        if self._has_ended and (known is None or known.incarnation != hello.incarnation):
-            self._begin_anew(now)
+        is_new = known is None or known.incarnation != hello.incarnation
+        if follows := self._ended is not None and is_new:
+            self._begin_anew(hello, now)
         layout = self._columns.layout(hello.series)
+        era, front = self._roster.era, self._roster.front
         reborn = self._roster.greet(hello, layout, now)
+        if self._roster.era > era and not follows:
+            self._judging.acknowledge()  # what the new processes do wrong is to be acted on anew
+            self._told += self._incidents.restarted(restarted(hello.step, front), now)
         self._columns.axes[RANK_AXIS].add(str(rank))
         self._has_announced()
         if reborn:
             self._judging.rank_went_back((str(rank),))
 
-    def _begin_anew(self, now: float) -> None:
-        """After the end of one job another goes by its name: what is left of the first is over."""
-        self._has_ended = False
+    def _begin_anew(self, hello: Hello, now: float) -> None:
+        """After the end of one job another goes by its name: alerts of the first are over.
+
+        Its incident is gone on with if it did not end well and this one comes soon.
+        """
+        assert self._ended is not None
+        goes_on = now - self._ended <= RETURN and not self._roster.ended_well
+        self._ended, front = None, self._roster.front
+        self._roster.dismiss()
         self._recency.forget()
+        self._comparisons.forget()
         self._judging.interrupt()
-        for name, alerts in self._judging.alerts.items():
-            self._resolved += [(name, key) for key in alerts.drop()]
+        self._resolved += self._judging.drop()
         self._settle(now)
-        self._told += self._incidents.close(now)
+        history = restarted(hello.step, front)
+        after = self._incidents
+        self._told += after.restarted(history, now) if goes_on else after.close(now)
 
     def _frame(self, state: RankState, frame: Frame, now: float) -> None:
         """Take in a frame: 1. is it the next one, and whole? 2. judge what cannot wait.
@@ -312,6 +322,8 @@ class RunEngine:
     def _alarm(self, state: RankState, heartbeat: Heartbeat, now: float) -> None:
         """Judge what cannot wait for the frame of the step that the rank is in."""
         if heartbeat.alarms:
+            if self._hardware.alarmed(state, heartbeat.alarms, now):
+                self._told += self._incidents.hardware_told(now)
             changes = self._judging.alarm(heartbeat.alarms, state.key, heartbeat.step + 1, now)
             self._collect(changes, now)
 
@@ -334,9 +346,6 @@ class RunEngine:
         self._announced = None
         self._judging.announced(self._columns)
 
-    def _is_overdue(self, place: Place, now: float) -> bool:
-        return now - max(self._open[place].since, self._awake) >= self._patience
-
     def _judge_complete(self, now: float) -> None:
         """Judge the open steps that nobody is waited for, in their order."""
         while self._open and not self._roster.behind(place := min(self._open)):
@@ -347,7 +356,7 @@ class RunEngine:
         opened = self._open.pop(place)
         self._open_bytes -= opened.size
         if self._announced is None:
-            self._announced = self._count_announced()
+            self._announced = self._roster.announced(len(self._columns))
         self._last = JudgedStep(self._columns, opened.frames, self._announced, self._roster.absent)
         self._recency.judged(self._last, now)
         if (self._last.number(_SKIPPED) or 0.0) > 0:
@@ -355,7 +364,13 @@ class RunEngine:
         step = place[1]
         if self._judged != BEFORE_ALL and step < self.step:
             self._judging.went_back(step)
+            if place[0] != self._roster.launched:  # else a restart tells of it
+                history = [went_back(step - 1, self.step)]
+                self._told += self._incidents.found(history, now, silent=True)
         self.step, self._judged = step, place
+        self._comparisons.learn(self._last, step)
+        if self._hardware.judged(self._last, now):
+            self._told += self._incidents.hardware_told(now)
         if changes := self._judging.step(self._last, self._columns.axes, step, now):
             self._collect(changes, now)
         self.checkpoints.judged(place[0], step, self._verdict)
@@ -365,12 +380,6 @@ class RunEngine:
     def _verdict(self) -> Verdict:
         """What the last step says of the checkpoints before it."""
         return verdict(self.step, self.latest, self._judging.alerts.values())
-
-    def _count_announced(self) -> NDArray[np.intp]:
-        announced = np.zeros(len(self._columns), np.intp)
-        for state in self._roster.ranks.values():
-            announced[state.layout.columns] += 1
-        return announced
 
     def _pulse(self, now: float) -> None:
         """Judge what the clock brings."""

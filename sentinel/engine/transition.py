@@ -76,7 +76,11 @@ class AlertChanged:
 
 @dataclass(frozen=True)
 class IncidentChanged:
-    """An incident opened, learned more (cause, severity, evidence), or resolved."""
+    """An incident opened, learned more (cause, severity, evidence), or resolved.
+
+    `certainty` says in one line how sure the cause is, and why: it begins with "measured",
+    "inferred" or "not known". What is `silent` is kept, and no reason for a message of its own.
+    """
 
     run: str
     id: str
@@ -86,6 +90,8 @@ class IncidentChanged:
     cause: Cause
     at: float
     evidence: tuple[Evidence, ...] = ()
+    certainty: str = ""
+    silent: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from sentinel.engine.annotation import UNKNOWN, Facts
+from sentinel.engine.certainty import certainty
 from sentinel.engine.change import Change
 from sentinel.engine.checkpoint import Checkpoints
+from sentinel.engine.comparison import Comparisons, is_of_agreement
 from sentinel.engine.culprit import located
 from sentinel.engine.incident import Fired
 from sentinel.engine.language.expression import RANK_AXIS
@@ -22,10 +24,13 @@ _MAX_FINDINGS = 4096
 class Witness:
     """Remembers what the ranks of a run have found, and tells of it when an alert fires."""
 
-    def __init__(self, run: str, roster: Roster, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, run: str, roster: Roster, checkpoints: Checkpoints, comparisons: Comparisons
+    ) -> None:
         self._run = run
         self._roster = roster
         self._checkpoints = checkpoints
+        self._comparisons = comparisons
         self._findings: OrderedDict[tuple[int, int, str], Finding] = OrderedDict()
 
     def remember(self, rank: int, step: int, finding: Finding) -> None:
@@ -68,7 +73,17 @@ class Witness:
             actions=rule.actions,
             at=now,
         )
-        return Fired(change.key, changed, cause, rule.unattended, rule.hold_for)
+        return Fired(
+            change.key,
+            changed,
+            cause,
+            rule.unattended,
+            rule.hold_for,
+            since=alert.since,
+            certainty=certainty(rule.expression, cause),
+            evidence=self._comparisons.of(rule.expression, change.key, alert.step),
+            of_agreement=is_of_agreement(rule.expression),
+        )
 
     def _cause(self, change: Change, labels: Mapping[str, str]) -> Cause:
         """What this alert alone says of where it began."""

@@ -44,7 +44,8 @@ class Evidence(Struct, frozen=True):
 class Incident(Struct, frozen=True):
     """The incident that a message is about. `state` is "open" or "resolved".
 
-    `head` is the hash of the newest row of the run's journal, nothing where there is none.
+    `certainty` says in one line how sure the cause is, and why. `head` is the hash of the newest
+    row of the run's journal, nothing where there is none.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Incident(Struct, frozen=True):
     severity: str = "warning"
     opened_step: int = 0
     cause: Cause = Cause()
+    certainty: str = ""
     evidence: tuple[Evidence, ...] = ()
     head: str = ""
 

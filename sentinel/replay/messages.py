@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from sentinel.engine import event
 from sentinel.engine.event import Began, Happening, OfDaemon
-from sentinel.engine.open_incident import Pending, closing
+from sentinel.engine.history import restarted
+from sentinel.engine.open_incident import Pending, closing, continuing
 from sentinel.engine.rule import Rule
 from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import AlertChanged, Transition
@@ -82,10 +83,14 @@ class Replay:
             self.engine.checkpoints.adopt(before.checkpoints.all(), began.step)
         if incident is None:
             return []
-        if not began.continues:
+        if began.continues:
+            self.engine.adopt(incident)
+            return []
+        if began.returns is None:
             return closing(incident, now)
-        self.engine.adopt(incident)
-        return []
+        told, kept = continuing(incident, restarted(began.returns, began.step or 0), now)
+        self.engine.adopt(kept)
+        return told
 
 
 def replay_messages(

@@ -55,6 +55,24 @@ TRAINING = (
         _BACKWARD,
         "1 if loss.backward() was called past the trainer's own backward",
     ),
+    Signal(
+        "replica_checksum",
+        "1",
+        _MAX,
+        _FORWARD,
+        "of the bits of the weights that the rank computes with and that others hold too, by the"
+        " ranks that hold them",
+        label="replicas",
+    ),
+    Signal(
+        "replica_grad_norm",
+        "1",
+        _MAX,
+        _REDUCTION,
+        "2-norm of the reduced gradients that the rank holds in full and others hold too, by the"
+        " ranks that hold them",
+        label="replicas",
+    ),
     Signal("skipped", "1", _MAX, _OPTIMIZER, "1 if the optimizer silently skipped this step"),
     Signal("overflow", "1", _MAX, _OPTIMIZER, "1 if an fp16 loss scaler skipped this step"),
 )

@@ -89,6 +89,7 @@ def _incident(connection: sqlite3.Connection, row: Row) -> IncidentJSON:
                 connection, "SELECT * FROM actions WHERE incident = ? ORDER BY id", (row["id"],)
             )
         ],
+        "certainty": text(row["certainty"]),
         "evidence": _evidence_json.decode(text(row["evidence"]) or "[]"),
         "head": journal.head(connection, text(row["run"])),
     }
@@ -235,6 +236,7 @@ def open_incident(connection: sqlite3.Connection, run_name: str) -> OpenIncident
         opened_at=real(row["opened_at"]),
         alerts=tuple(_alert(alert) for alert in alerts if alert["state"] == "firing"),
         evidence=_evidence.decode(text(row["evidence"]) or "[]"),
+        certainty=text(row["certainty"]),
     )
 
 

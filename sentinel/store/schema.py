@@ -266,8 +266,12 @@ def _checkpoints(tables: Tables) -> None:
 
 
 def _evidence(tables: Tables) -> None:
-    """What speaks for the cause of an incident, as a JSON array: see `engine.transition`."""
-    tables.execute("ALTER TABLE incidents ADD COLUMN evidence TEXT")
+    """What speaks for the cause of an incident, as a JSON array, and how sure it is.
+
+    See `engine.transition`.
+    """
+    for name in ("evidence", "certainty"):
+        tables.execute(f"ALTER TABLE incidents ADD COLUMN {name} TEXT")
 
 
 SCHEMA = Schema(

@@ -73,7 +73,8 @@ class ActionJSON(TypedDict):
 class IncidentJSON(TypedDict):
     """One incident with everything that belongs to it. `state` is "open" or "resolved".
 
-    `head` is the hash of the newest row of the run's journal, empty while there is none.
+    `certainty` says how sure the cause is, and why. `head` is the hash of the newest row of the
+    run's journal, empty while there is none.
     """
 
     id: str
@@ -82,6 +83,7 @@ class IncidentJSON(TypedDict):
     severity: str
     opened_step: int
     cause: CauseJSON
+    certainty: str
     alerts: list[AlertJSON]
     actions: list[ActionJSON]
     evidence: list[EvidenceJSON]

@@ -127,7 +127,8 @@ def write(
         elif isinstance(change, IncidentChanged):
             if _write_incident(connection, change):
                 escalated.add(change.id)
-            causes.append(change)
+            if not change.silent:
+                causes.append(change)
         elif isinstance(change, ActionWanted):
             _know_incident(connection, change)
             wanted = _wanted(change, evidence.of_rule(connection, change), acts)
@@ -178,8 +179,8 @@ def _write_incident(connection: sqlite3.Connection, change: IncidentChanged) -> 
         """
         INSERT INTO incidents (id, run, state, severity, opened_step, rule, signal, step, rank,
                                host, device, module, parameter, micro_batch, batch, samples,
-                               evidence, opened_at, changed_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                               evidence, certainty, opened_at, changed_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET
             state = excluded.state, severity = excluded.severity,
             opened_step = excluded.opened_step, rule = excluded.rule,
@@ -187,7 +188,7 @@ def _write_incident(connection: sqlite3.Connection, change: IncidentChanged) -> 
             host = excluded.host, device = excluded.device, module = excluded.module,
             parameter = excluded.parameter, micro_batch = excluded.micro_batch,
             batch = excluded.batch, samples = excluded.samples, evidence = excluded.evidence,
-            changed_at = excluded.changed_at
+            certainty = excluded.certainty, changed_at = excluded.changed_at
         """,
         (
             change.id,
@@ -207,6 +208,7 @@ def _write_incident(connection: sqlite3.Connection, change: IncidentChanged) -> 
             cause.batch,
             msgspec.json.encode(cause.samples).decode(),
             msgspec.json.encode(change.evidence).decode(),
+            change.certainty,
             change.at,
             change.at,
         ),

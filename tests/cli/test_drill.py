@@ -30,7 +30,7 @@ from sentinel.store.shapes import (
 from tests.daemon.process import environment, sentinel
 
 # Between them: an embedded daemon and one of its own, a hold and none, a good end and a bad one.
-WHOLE = ("nan", "hang", "daemon-kill")
+WHOLE = ("nan", "disagree", "hang", "daemon-kill")
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_drill_breaks_what_can_be_broken_and_waits_for_rules_that_there_are(
     from sentinel_hooks.reference.model import Decoder, Shape
 
     fault = parse(scenario.fault)
-    fault.check(Decoder(Shape(width=16, context=8)), world_size=2)
+    fault.check(Decoder(Shape(width=16, context=8)), scenario.ranks)
     assert f"step={scenario.at}" in scenario.fault
     assert scenario.rank is None or f"rank={scenario.rank}" in scenario.fault
     assert scenario.at < scenario.steps
@@ -132,6 +132,7 @@ INCIDENT: IncidentJSON = {
     "severity": "critical",
     "opened_step": 30,
     "cause": CAUSE,
+    "certainty": "measured on this rank",
     "alerts": [
         {
             "rule": "NonFiniteActivation",
@@ -221,11 +222,15 @@ def test_a_drill_in_which_nothing_was_noticed_fails_without_a_fault_of_its_own()
 
 def test_a_drill_of_a_warning_fails_when_a_rule_touched_the_run() -> None:
     slow = _cause(rule="Straggler", signal="exposed_communication_seconds", module=None)
+    compared: EvidenceJSON = {"kind": "comparison", "title": "less", "text": "", "rank": 1}
+    slow[0]["evidence"] = [compared]
     alert: AlertJSON = {**INCIDENT["alerts"][0], "rule": "Straggler"}
     well = replace(
-        GOOD, incidents=[{**slow[0], "alerts": [alert], "actions": []}], run=RUN, steps=54
+        GOOD, incidents=[{**slow[0], "alerts": [alert], "actions": []}], run=RUN, steps=84
     )
     assert _failing(well, "slow-rank") == []
+    alone = replace(well, incidents=[{**well.incidents[0], "evidence": []}])
+    assert _failing(alone, "slow-rank") == ["evidence speaks for it"]
     touched = replace(well, incidents=[{**well.incidents[0], "actions": [PAUSED]}])
     assert _failing(touched, "slow-rank") == ["no rule touched the run"]
 

@@ -15,7 +15,7 @@ from sentinel.store.shapes import ActionRow, RankRow, RunRow
 from sentinel.store.store import Store
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import Daemon, eventually, sentinel
-from tests.daemon.scenes import APPLIED_NAN, SKIPPED, broken, in_state, incidents, status
+from tests.daemon.scenes import APPLIED_NAN, SKIPPED, Json, broken, in_state, incidents, status
 
 TOO_LATE = (["refused"], ["lapsed"])  # before or after the order was given
 
@@ -249,20 +249,48 @@ def _ranks_known(daemon: Daemon) -> bool:
         store.close()
 
 
-def test_another_job_by_the_same_name_is_a_new_one(daemon: Daemon) -> None:
+def test_a_job_that_comes_back_under_another_daemon_goes_on_with_its_incident_alone(
+    daemon: Daemon,
+) -> None:
     job = broken(daemon)
+    (before,) = incidents(daemon)
     daemon.kill()
     job.vanish()
     daemon.start()
     new = FakeJob(daemon.place, pid=9000).connect()
     new.train()
-    assert status(daemon)["state"] == "running"
-    eventually(lambda: incidents(daemon)[0]["state"] == "resolved")
+    assert status(daemon)["state"] == "running", "its hold was the old processes'"
+    (after,) = eventually(lambda: _with_history(daemon))
+    assert (after["id"], after["state"], after["cause"]) == (before["id"], "open", before["cause"])
+    assert after["evidence"][-1]["title"] == "the run was restarted at step 0"
+    assert {alert["state"] for alert in after["alerts"]} == {"resolved"}
     # Its orders are counted anew, and are on record as its own.
     assert daemon.request("POST", "/api/runs/run/pause")[0] == 200
     new.train_until_stand()
     assert in_state(daemon, new, "held")["hold"]["step"] == new.step
     new.vanish()
+
+
+def _with_history(daemon: Daemon) -> list[Json]:
+    found = incidents(daemon)
+    return found if any(one["kind"] == "history" for one in found[0]["evidence"]) else []
+
+
+def test_a_job_that_was_stopped_over_its_incident_and_comes_back_goes_on_with_it(
+    daemon: Daemon,
+) -> None:
+    job = broken(daemon)
+    assert daemon.request("POST", "/api/runs/run/stop", {})[0] == 200
+    assert job.await_verdict() is Verdict.STOP
+    job.goodbye("stopped")
+    in_state(daemon, job, "finished")
+    again = FakeJob(daemon.place, pid=9000).connect()
+    again.train()
+    (incident,) = eventually(lambda: _with_history(daemon))
+    assert incident["state"] == "open"
+    eventually(lambda: again.train() and incidents(daemon)[0]["state"] == "resolved")
+    assert len(incidents(daemon)) == 1
+    again.goodbye()
 
 
 def test_a_job_that_is_started_again_under_a_living_daemon_is_held_anew(daemon: Daemon) -> None:

@@ -50,6 +50,15 @@ def test_gradients_are_measured_once_reduced_and_before_they_are_clipped(
         assert min(measured) > 0.2
 
 
+def test_replicas_that_are_sound_agree_to_the_last_bit(ranks: list[dict[str, Any]]) -> None:
+    for first, second in zip(*(rank["watched"]["steps"] for rank in ranks), strict=True):
+        for signal in ("replica_checksum|0-1", "replica_grad_norm|0-1"):
+            assert first[signal] == second[signal] > 0
+        assert first["replica_grad_norm|0-1"] == first["grad_norm"]
+    sums = [values["replica_checksum|0-1"] for values in ranks[0]["watched"]["steps"]]
+    assert len(set(sums)) == len(sums)
+
+
 def test_one_rank_answers_for_the_layers_that_all_hold(ranks: list[dict[str, Any]]) -> None:
     first, second = (rank["watched"] for rank in ranks)
     assert (first["layers"], second["layers"]) == (16, 0)

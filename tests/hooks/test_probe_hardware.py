@@ -14,12 +14,14 @@ import torch
 from torch import nn
 
 from sentinel import clock
-from sentinel.wire import Coverage
+from sentinel.wire import Coverage, Heartbeat
 from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.hardware.quantities import NEW_ERRORS, SIGNALS
 from sentinel_hooks.hardware.report import Gpu, Report, XidEvent, write
 from sentinel_hooks.probes.hardware import HardwareProbe, Identity, identity_of
 from sentinel_hooks.probes.panel import Panel
+from tests.engine import world
+from tests.engine.world import Job
 from tests.hooks.fake_nvml.library import FakeNvml, build, is_alive, until
 from tests.hooks.watched import Watched
 
@@ -255,6 +257,25 @@ def report_of(*events: XidEvent, values: dict[str, float] | None = None) -> Gpu:
 def by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HardwareProbe:
     monkeypatch.setenv("SENTINEL_GPU", "0")
     return HardwareProbe(CPU, 5.0)
+
+
+def test_an_xid_from_the_driver_names_the_rank_of_an_incident_that_names_none(
+    rank: Rank, nvml: FakeNvml
+) -> None:
+    """From the library to the incident; the mean loss alone does not tell which rank it was."""
+    job = Job([world.rule("loss > 5", "Spike")], ["loss"], 4)
+    job.step(1, {"loss": 1.0})
+    rank.until("gpu_xid", 0.0)
+    nvml.say({"1.xids": 1, "1.xid": 79})
+    until(lambda: bool(rank.probe.alarms()), "the Xid is told")
+    beat = Heartbeat(1, "forward", 0.0, alarms=dict(rank.probe.alarms()))
+    assert job.engine.feed(2, beat, job.now) == []
+    job.now += 9.0
+    (opened,) = world.incidents(job.step(2, {"loss": 9.0}))
+    assert (opened.cause.rule, opened.cause.rank, opened.cause.host) == ("Spike", 2, "host2")
+    assert opened.certainty == "inferred: the GPU of this rank alone failed within 60 s of it"
+    (found,) = opened.evidence
+    assert (found.kind, found.title) == ("hardware", "GPU of rank 2 reported Xid 79 9 s before")
 
 
 def test_of_several_xids_the_oldest_is_shown_for_a_minute_and_then_the_next(

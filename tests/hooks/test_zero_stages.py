@@ -322,6 +322,24 @@ def test_a_rank_says_who_else_has_a_tensor(runs: Runs, stage: int) -> None:
         assert said == dict.fromkeys(series, ("0", "0-1") if stage == 0 else ("0-1", str(rank)))
 
 
+@pytest.mark.parametrize("name", ["watched", "adapted", "experts", *(["bf16"] if NEWEST else [])])
+@pytest.mark.parametrize("stage", STAGES)
+def test_replicas_that_are_sound_agree_to_the_last_bit(runs: Runs, stage: int, name: str) -> None:
+    if (name, stage) == ("experts", 3):
+        pytest.skip("DeepSpeed's experts do not train at stage 3")
+    case = f"{name} {stage}"
+    seen = [
+        [{key: value for key, value in rank.items() if key.startswith("replica_")} for rank in at]
+        for at in (runs.at(case, step) for step in (1, 2))
+    ]
+    for first, second in seen:
+        assert first == second
+        assert any("replica_checksum" in key for key in first) == (stage < 3)
+    if stage == 3:
+        (said, _) = (rank["missing"]["replica_checksum"] for rank in runs.of(case))
+        assert said == "ZeRO 3 shares the weights out: no rank holds what another does"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_bad_gradient_is_reported_with_the_name_of_its_parameter(runs: Runs, stage: int) -> None:
     for case in runs.of(f"nan {stage} hook"):

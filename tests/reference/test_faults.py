@@ -17,6 +17,7 @@ import torch
 from sentinel_hooks.reference.data import Text, read_text
 from sentinel_hooks.reference.faults import (
     SYNTAX,
+    Corrupt,
     Fault,
     FaultError,
     Hang,
@@ -26,6 +27,7 @@ from sentinel_hooks.reference.faults import (
     Nan,
     Poison,
     SlowRank,
+    flip,
     free_memory,
     parse,
 )
@@ -46,6 +48,8 @@ MODEL = Decoder(Shape(layers=2, width=16, heads=2, context=8))
         ("poison:step=40", Poison(40, rank=0, batches=1)),
         ("poison:step=40,rank=1,batches=forever", Poison(40, rank=1, batches=math.inf)),
         ("lr-jump:step=40,factor=1000", LrJump(40, 1000.0)),
+        ("corrupt:module=head,rank=1,step=40", Corrupt("head", 1, 40)),
+        ("corrupt:module=head,rank=1,step=4,share=0.5", Corrupt("head", 1, 4, share=0.5)),
         ("leak:rank=1,step=40,mb=2.5", Leak(1, 40, 2.5)),
         ("leak:rank=1,step=40,percent=0.1", Leak(1, 40, percent=0.1)),
         ("slow-rank:rank=1,step=40,seconds=0.5", SlowRank(1, 40, 0.5)),
@@ -145,6 +149,20 @@ class Steps:
 def resident() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_flipped_bits_double_or_halve_some_weights_and_leave_the_others(
+    kind: torch.dtype,
+) -> None:
+    before = torch.linspace(0.1, 2.0, 200, dtype=kind)
+    after = before.clone()
+    flip(after, share=0.05)
+    changed = (after != before).nonzero().flatten().tolist()
+    assert changed == [*range(0, 200, 20)]
+    assert {float(one) for one in (after / before)[changed]} <= {0.5, 2.0}
+    flip(after, share=0.05)
+    assert torch.equal(after, before)
 
 
 def test_leaked_memory_is_really_in_use_and_grows_with_each_step() -> None:

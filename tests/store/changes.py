@@ -29,6 +29,8 @@ CAUSE = Cause(
     samples=("shard-7/12", "shard-7/13"),
 )
 
+SURE = "measured on this rank"
+
 
 def incident(
     change: Literal["opened", "updated", "resolved"] = "opened",
@@ -40,7 +42,7 @@ def incident(
     at: float = 1000.0,
 ) -> IncidentChanged:
     seen = Evidence("stack", "rank 1 stands in forward", 'File "train.py", line 7', 1)
-    return IncidentChanged(run, id, change, severity, cause.step, cause, at, (seen,))
+    return IncidentChanged(run, id, change, severity, cause.step, cause, at, (seen,), SURE)
 
 
 def alert(

@@ -72,6 +72,7 @@ def test_an_incident_reads_exactly_as_the_command_line_promises(store: Store) ->
                     "at": isoformat(1002.0),
                 }
             ],
+            "certainty": "measured on this rank",
             "evidence": [
                 {
                     "kind": "stack",

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sentinel.errors import AttachError
 from sentinel.wire import Checkpoint, Group, Remedies
-from sentinel_hooks.adapters import capability, masters
+from sentinel_hooks.adapters import capability, masters, replicas
 from sentinel_hooks.adapters.checkpoint_calls import CheckpointCalls, Surroundings
 from sentinel_hooks.adapters.checkpoints import Checkpoints
 from sentinel_hooks.adapters.guarded import GuardedStep
@@ -51,6 +51,7 @@ from sentinel_hooks.probes.masking import MaskingProbe
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Outcome, Probe
 from sentinel_hooks.probes.rate import RateProbe
+from sentinel_hooks.probes.replica import ReplicaProbe
 from sentinel_hooks.probes.skip import SkipProbe
 from sentinel_hooks.probes.update import UpdateProbe
 
@@ -80,6 +81,7 @@ class DeepSpeedAdapter:
         self.device = torch.device(engine.device)
         found = survey(engine, is_pipeline=self._is_pipeline)
         self._absent, self._shards, self._has_norm = found.absent, found.shards, found.has_norm
+        self._replicas = replicas.of_engine(engine, self._shards.parameters.every)
         self._gradients = self._gradient_probe()
         self._bypass = BypassProbe(self._absent.get("backward_bypassed", ""))
         self._masters = masters.of_engine(self._shards, engine.optimizer)
@@ -134,6 +136,8 @@ class DeepSpeedAdapter:
             no_norm=absent.get("grad_norm", ""),
             no_shards=shards.absent,
             no_update=absent.get("nonfinite_update", ""),
+            replicas=self._replicas.places,
+            no_replicas=self._replicas.no_gradients,
         )
 
     def _probes(self, options: Options, process_groups: Groups) -> list[Probe]:
@@ -158,6 +162,7 @@ class DeepSpeedAdapter:
             ),
             UpdateProbe(sampler),
             AdamProbe(sampler, no_moment),
+            ReplicaProbe(self._replicas.held, self._replicas.absent),
             capability.compression_probe(engine),
         ]
         return instruments(

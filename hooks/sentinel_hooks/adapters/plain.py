@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sentinel.errors import AttachError
 from sentinel.wire import Checkpoint, Group, Remedies
-from sentinel_hooks.adapters import membership
+from sentinel_hooks.adapters import membership, replicas
 from sentinel_hooks.adapters.instruments import instruments
 from sentinel_hooks.adapters.interception import Interception
 from sentinel_hooks.adapters.masters import of_parameters, without_moment
@@ -51,6 +51,7 @@ from sentinel_hooks.probes.masking import MaskingProbe
 from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Gradients, Outcome, Probe
 from sentinel_hooks.probes.rate import RateProbe
+from sentinel_hooks.probes.replica import ReplicaProbe
 from sentinel_hooks.probes.skip import SkipProbe
 from sentinel_hooks.probes.update import UpdateProbe
 
@@ -81,6 +82,7 @@ class PlainAdapter:
         self.model: Module = model.module if isinstance(model, DistributedDataParallel) else model
         self.device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self._shards = self._find_shards()
+        self._replicas = replicas.of_model(model, self._shards.parameters.every)
         process_groups = Groups(self.device)
         self.sequences = Sequences(process_groups)
         compression = compression_of(optimizer, model)
@@ -129,6 +131,8 @@ class PlainAdapter:
             whole=True,
             no_norm=shards.absent,
             no_shards=shards.absent,
+            replicas=self._replicas.places,
+            no_replicas=self._replicas.no_gradients,
         )
         sampler = Sampler(of_parameters(shards, shards.absent), exact=options.exact_updates)
         own: list[Probe] = [
@@ -143,6 +147,7 @@ class PlainAdapter:
             ClippingProbe(lambda: None, self.device, _OWN_CLIPPING),
             UpdateProbe(sampler),
             AdamProbe(sampler, without_moment(self._optimizer)),
+            ReplicaProbe(self._replicas.held, self._replicas.absent),
             compression,
         ]
         return instruments(

@@ -15,6 +15,8 @@ from sentinel_hooks.probes.readback import number
 from sentinel_hooks.probes.squares import norms, squares
 from sentinel_hooks.probes.tensors import RollUp, Tensors
 
+_NONE: Mapping[str, Sequence[int]] = {}
+
 
 class GradientProbe(Probe):
     """Norms of the gradient shards that this rank holds, before clipping, without a collective.
@@ -24,7 +26,8 @@ class GradientProbe(Probe):
     rank answers for, so that replicas count once. `whole`: this rank sees every gradient in full,
     so that its own total is the global norm. `no_norm` says why there is no global norm when
     there is none, `no_shards` why the shards cannot be read, `no_update` why it cannot be known
-    whether they were applied.
+    whether they were applied. `replicas` are the tensors whose gradients, once reduced, are the
+    same on several ranks, by these ranks; `no_replicas` says why there are none.
 
     On the CPU squares are exact to a few millionths whatever the size and type of the gradients.
     On a device they are taken in single precision and read when the gradients are gone, so that
@@ -39,6 +42,7 @@ class GradientProbe(Probe):
         "tensor_grad_norm",
         "nonfinite_gradient",
         "nonfinite_update",
+        "replica_grad_norm",
     )
 
     def __init__(
@@ -50,6 +54,8 @@ class GradientProbe(Probe):
         no_norm: str = "",
         no_shards: str = "",
         no_update: str = "",
+        replicas: Mapping[str, Sequence[int]] = _NONE,
+        no_replicas: str = "",
     ) -> None:
         self._tensors = tensors
         self._announced = () if no_shards else announced
@@ -62,6 +68,9 @@ class GradientProbe(Probe):
         self._absent |= {"nonfinite_gradient": no_shards} if no_shards else {}
         self._absent |= {"nonfinite_update": no_update} if no_update else {}
         self._absent |= {"grad_norm": no_norm} if no_norm else {}
+        without = no_shards or no_replicas
+        self._replicas = {} if without else replicas
+        self._absent |= {"replica_grad_norm": without} if without else {}
         self._place: dict[str, int] = {}
         self._first = 0  # of the series of parts
         self._measured: Measured | None = None
@@ -69,7 +78,8 @@ class GradientProbe(Probe):
         self._outcome: Outcome | None = None
 
     def series(self) -> Sequence[Series]:
-        return [*map(Series, self._plain()), *self._parts.series()]
+        norms = [Series("replica_grad_norm", ranks) for ranks in self._replicas]
+        return [*map(Series, self._plain()), *norms, *self._parts.series()]
 
     def _plain(self) -> list[str]:
         plain = ("nonfinite_gradient", "nonfinite_update", "grad_norm", "summed_grad_norm")
@@ -80,7 +90,7 @@ class GradientProbe(Probe):
 
     def start(self, first: int, barrier: Barrier) -> None:
         self._place = {name: index for index, name in enumerate(self._plain(), first)}
-        self._first = first + len(self._place)
+        self._first = first + len(self._place) + len(self._replicas)
 
     @property
     def measured(self) -> Measured | None:
@@ -151,6 +161,8 @@ class GradientProbe(Probe):
         if norm is not None:
             self._put_one(sample, "grad_norm", norm)
         self._put_one(sample, "summed_grad_norm", sum(sums[one] for one in self._announced))
+        norms = [_root(sums[one] for one in places) for places in self._replicas.values()]
+        sample.put_run(self._first - len(norms), norms)
         self._parts.put(sample, self._first, sums)
 
     def _put_one(self, sample: Sample, signal: str, value: float) -> None:

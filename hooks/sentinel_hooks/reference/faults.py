@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from sentinel_hooks.probes.control_group import field, find_group
@@ -26,6 +27,7 @@ SYNTAX = """\
   nan:module=NAME,step=N[,rank=R][,batches=N|forever]  NaN in the output of a module
   poison:step=N[,rank=R][,batches=N|forever]           random bytes instead of text
   lr-jump:step=N,factor=X                              learning rate times X from step N on
+  corrupt:module=NAME,rank=R,step=N[,share=X]          a share of its weights, 1%, on one rank
   leak:rank=R,step=N,mb=M                              M MB more host memory each step from N on
   leak:rank=R,step=N,percent=P                         P% of what is free, each step from N on
   slow-rank:rank=R,step=N,seconds=S                    S s longer forward passes from step N on
@@ -128,6 +130,61 @@ class LrJump:
                 trainer.before_step.remove(jump)  # a rollback does not make the same slip again
 
         trainer.before_step.append(jump)
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """Bits of the weights of `module` flip on `rank` before step `step`, without a word.
+
+    Once, in a `share` of the elements: the lowest bit of the exponent, so that each is twice or
+    half of what it was. Under ZeRO 0 in fp32 they stay so, since the same updates are added to
+    them as to the others; where weights are gathered after each step, they are mended at once.
+    """
+
+    module: str
+    rank: int
+    step: int
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, step=self.step)
+        if not 0 < self.share <= 1:
+            raise FaultError(f"share must be more than 0 and at most 1, got {self.share}")
+
+    def check(self, model: nn.Module, world_size: int) -> None:
+        _check_rank(self.rank, world_size)
+        weighty = {name for name, one in model.named_modules() if _weight_of(one) is not None}
+        if self.module not in weighty:
+            close = get_close_matches(self.module, weighty, n=4, cutoff=0.4)
+            hint = f"; close: {', '.join(close)}" if close else ""
+            raise FaultError(f"the model has no module {self.module!r} with a weight{hint}")
+
+    def arm(self, trainer: Trainer, rank: int) -> None:
+        def corrupt() -> None:
+            if trainer.engine.global_steps + 1 == self.step:
+                weight = _weight_of(trainer.engine.module.get_submodule(self.module))
+                if weight is not None:
+                    flip(weight.detach(), self.share)
+                trainer.before_step.remove(corrupt)
+
+        if rank == self.rank:
+            trainer.before_step.append(corrupt)
+
+
+def _weight_of(module: nn.Module) -> Tensor | None:
+    weight = getattr(module, "weight", None)
+    return weight if isinstance(weight, Tensor) else None
+
+
+def flip(weight: Tensor, share: float) -> None:
+    """Flip the lowest bit of the exponent in evenly spread elements of floating-point weights."""
+    kind, bit = {
+        torch.float32: (torch.int32, 1 << 23),
+        torch.bfloat16: (torch.int16, 1 << 7),
+        torch.float16: (torch.int16, 1 << 10),
+    }[weight.dtype]
+    every = max(1, round(1 / share))
+    weight.view(-1)[::every].view(kind).bitwise_xor_(bit)
 
 
 @dataclass(frozen=True)
@@ -266,6 +323,7 @@ KINDS: Mapping[str, Callable[..., Fault]] = {
     "nan": Nan,
     "poison": Poison,
     "lr-jump": LrJump,
+    "corrupt": Corrupt,
     "leak": Leak,
     "slow-rank": SlowRank,
     "hang": Hang,
@@ -278,6 +336,7 @@ _READ: Mapping[str, Callable[[str], str | float]] = {
     "step": int,
     "batches": lambda text: float("inf") if text == "forever" else int(text),
     "factor": float,
+    "share": float,
     "mb": float,
     "percent": float,
     "seconds": float,

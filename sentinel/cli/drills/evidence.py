@@ -112,6 +112,14 @@ def _noticing(scenario: Scenario, evidence: Evidence) -> list[Check]:
         noticed,
         Check(f"the cause is named: {cause.signal} ({cause.rule}) {whereabouts(cause)}", right),
     ]
+    if scenario.evidence:
+        found = [
+            one["title"]
+            for one in evidence.incidents[0]["evidence"]
+            if (one["kind"], one["rank"]) == (scenario.evidence, scenario.rank)
+        ]
+        said = f"evidence speaks for it: {found[0]}" if found else "evidence speaks for it"
+        checks.append(Check(said, bool(found)))
     if scenario.names_batch:
         where = "the incident" if cause.batch else "the black box"
         said = f"the batch is named by {where}: {evidence.batch}"

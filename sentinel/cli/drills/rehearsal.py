@@ -2,7 +2,7 @@
 
 1. A daemon: in this process, as `sentinel run` has it, or in one of its own. A Slack that shows
    what it receives.
-2. The reference trainer on two ranks, with its fault to come.
+2. The reference trainer on two ranks or three, with its fault to come.
 3. The course of the scenario: what must happen, and what a person does about it.
 4. The end of the trainer, then of the daemon, and a look at what both have left.
 """
@@ -66,7 +66,8 @@ class Rehearsal:
     def _introduce(self) -> None:
         self._terminal.heading(f"drill: {self._scenario.name}")
         self._terminal.line(
-            "The reference trainer: 2 ranks, ZeRO-2, bf16, on Python's own sources and manuals."
+            f"The reference trainer: {self._scenario.ranks} ranks, ZeRO-{self._scenario.stage}, "
+            f"{self._scenario.precision}, on Python's own sources and manuals."
         )
         self._terminal.line(self._scenario.story)
 
@@ -232,8 +233,9 @@ def losses_file(state_dir: Path) -> Path:
 def trainer_command(scenario: Scenario, state_dir: Path) -> tuple[str, ...]:
     """The command that starts the reference trainer with its fault."""
     return (
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-        *("-m", "sentinel_hooks.reference", "--stage", "2", "--precision", "bf16"),
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--nproc_per_node", str(scenario.ranks), "-m", "sentinel_hooks.reference"),
+        *("--stage", str(scenario.stage), "--precision", scenario.precision),
         *("--steps", str(scenario.steps), "--fault", scenario.fault, "--log-every", "1000"),
         *("--save-dir", str(state_dir / "checkpoints")),
         *("--losses", str(losses_file(state_dir).with_suffix(""))),

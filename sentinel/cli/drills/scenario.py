@@ -15,16 +15,17 @@ HELD_AND_RESUMED: tuple[Step, ...] = (steps.held, steps.told, steps.look, steps.
 
 @dataclass(frozen=True)
 class Scenario:
-    """One fault of the reference trainer on two ranks.
+    """One fault of the reference trainer on so many `ranks`, at this ZeRO `stage` and `precision`.
 
     `fault` is as the trainer takes it, `at` the step (for faults that sit in the data: the batch)
     that it comes with, and `batches` how many batches it spoils. `rules` are those of which one
     must notice it; `rank` and `module` are what must be named, `names_batch` whether the batch
-    must be. `course` is what must happen, one after the other, before the run comes to its end;
-    `paused` says that this includes a hold. `survives`: training must come to its end.
-    `own_process`: the daemon is a process of its own, which can be killed. `sooner` replaces a
-    piece of the named rule's expression, so that nobody has to wait for it. `stands_in` is the
-    function that the stack of `rank` must name, and the other rank must stand in a collective.
+    must be, `evidence` the kind of evidence that must speak for it. `course` is what must happen,
+    one after the other, before the run comes to its end; `paused` says that this includes a hold.
+    `survives`: training must come to its end. `own_process`: the daemon is a process of its own,
+    which can be killed. `sooner` replaces a piece of the named rule's expression, so that nobody
+    has to wait for it. `stands_in` is the function that the stack of `rank` must name, and the
+    other rank must stand in a collective.
     """
 
     name: str
@@ -37,12 +38,16 @@ class Scenario:
     module: str | None = None
     batches: int = 0
     names_batch: bool = False
+    evidence: str = ""
     course: tuple[Step, ...] = GOES_ON
     paused: bool = False
     survives: bool = True
     own_process: bool = False
     sooner: tuple[str, str, str] | None = None
     stands_in: str | None = None
+    ranks: int = 2
+    stage: int = 2
+    precision: str = "bf16"
 
 
 _MODULE = "layers.2.mlp.down"
@@ -115,12 +120,33 @@ def _slow_rank() -> Scenario:
     return Scenario(
         name="slow-rank",
         story=f"From step {at} on, each forward pass of rank 1 takes 0.4 s longer. All ranks take "
-        "equally long for a step then: the slow one is the one that waits least.",
+        "equally long for a step then: the slow one is the one that waits least, and less than "
+        "it once did.",
         fault=f"slow-rank:rank=1,step={at},seconds=0.4",
-        steps=54,
+        steps=84,
         at=at,
         rules=frozenset({"Straggler"}),
         rank=1,
+        evidence="comparison",
+    )
+
+
+def _disagree() -> Scenario:
+    at = 25
+    return Scenario(
+        name="disagree",
+        story=f"Before step {at}, bits flip in 1% of the weights of {_MODULE} on rank 2, as by "
+        "failing memory. No number is wrong, and no loss shows it; but its gradients, which are "
+        "made with other weights than those of ranks 0 and 1, go into everybody's update.",
+        fault=f"corrupt:module={_MODULE},rank=2,step={at}",
+        steps=55,
+        at=at,
+        rules=frozenset({"ReplicaDiffers"}),
+        rank=2,
+        evidence="comparison",
+        ranks=3,  # of two that differ nobody could say which is right
+        stage=0,  # where weights are not gathered anew at each step
+        precision="fp32",
     )
 
 
@@ -183,6 +209,6 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         *(_nan(), _poison(), _lr_jump(), _leak()),
-        *(_slow_rank(), _hang(), _kill_rank(), _daemon_kill()),
+        *(_slow_rank(), _disagree(), _hang(), _kill_rank(), _daemon_kill()),
     )
 }

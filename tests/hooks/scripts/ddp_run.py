@@ -24,7 +24,10 @@ def run(*, watch: bool) -> dict[str, object]:
     torch.manual_seed(2)
     model = DistributedDataParallel(Gpt(), bucket_cap_mb=0.01)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    watched = Watched(choose(model=model, optimizer=optimizer)) if watch else None
+    adapter = choose(model=model, optimizer=optimizer) if watch else None
+    for probe in adapter.panel.probes if adapter is not None else ():
+        probe.every = 1
+    watched = Watched(adapter) if adapter is not None else None
     losses, norms = [], []
     for step in range(3):
         for micro_batch in range(2):
