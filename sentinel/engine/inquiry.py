@@ -3,7 +3,8 @@
 1. An incident has a hang for its cause, or takes one in: the rank that is blamed is asked, and
    the lowest of those that wait for it; where nobody is to blame, the two lowest that wait.
 2. When all have answered, or time is up, what is known becomes evidence, all at once: people are
-   told of it once.
+   told of it once. A hang that an incident with another cause has taken in follows from that:
+   its stacks are kept, and no news.
 3. An answer that comes later still is evidence too.
 
 Who has been asked once is asked again only when another rank is blamed.
@@ -43,6 +44,7 @@ class Inquiry:
     def _forget(self, incident: str) -> None:
         self._incident = incident
         self._subject: _Subject | None = None  # whom the incident blames for a hang
+        self._is_cause = False  # and that is what it is about
         self._begun: _Subject | None = None  # for which ranks have been asked
         self._times: dict[int, int] = {}
         self._since = 0.0
@@ -58,7 +60,7 @@ class Inquiry:
                 if change.change == "resolved" or change.id != self._incident:
                     self._forget("" if change.change == "resolved" else change.id)
                 if change.change != "resolved" and change.cause.signal in HANGS:
-                    self._subject = (change.cause.rank,)
+                    self._subject, self._is_cause = (change.cause.rank,), True
             elif isinstance(change, AlertChanged):
                 self._alerted(change)
 
@@ -72,7 +74,7 @@ class Inquiry:
         """Go on with an incident that an earlier daemon opened; whom that has heard, it knows."""
         self._forget(incident.id)
         if incident.cause.signal in HANGS:
-            self._subject = (incident.cause.rank,)
+            self._subject, self._is_cause = (incident.cause.rank,), True
         for alert in incident.alerts:
             self._alerted(alert)
         if any(one.kind == "stack" for one in incident.evidence):
@@ -101,7 +103,7 @@ class Inquiry:
         evidence = Evidence("stack", title, _plain(stack.text), rank)
         if rank in self._late:
             self._late.discard(rank)
-            return self._incidents.found([evidence], now)
+            return self._incidents.found([evidence], now, silent=not self._is_cause)
         self._open.remove(rank)
         self._found[rank] = evidence
         return [] if self._open else self._tell(now)
@@ -141,7 +143,8 @@ class Inquiry:
         ranks = sorted(self._found, key=lambda rank: (rank != blamed, rank))
         evidence, self._found = [self._found[rank] for rank in ranks], {}
         early = left_early(self._roster) if blamed is None else []
-        return self._incidents.found([*map(_early, early[:MAX_EARLY]), *evidence], now)
+        found = [*map(_early, early[:MAX_EARLY]), *evidence]
+        return self._incidents.found(found, now, silent=not self._is_cause)
 
 
 def _early(left: RankState) -> Evidence:
