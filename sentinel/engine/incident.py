@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2s
 from typing import Literal
 
+from sentinel.engine import history
 from sentinel.engine.certainty import NO_MAJORITY, with_others
 from sentinel.engine.hardware import WITHIN, HardwareLog
 from sentinel.engine.open_incident import MAX_EVIDENCE, OpenIncident
@@ -168,10 +169,14 @@ class Incidents:
         changed = self._changed(self._open, "updated", now)
         return [] if self._open == before else [replace(changed, silent=silent)]
 
-    def restarted(self, evidence: Evidence, now: float) -> list[Transition]:
+    def restarted(self, step: int, front: int, now: float) -> list[Transition]:
         """The processes of the run are new; what was open is gone on with."""
         self._quiet = 0
-        return self.found([evidence], now)
+        return self.found([history.restarted(step, front)], now)
+
+    def went_back(self, step: int, front: int, now: float) -> list[Transition]:
+        """The same processes are back after an earlier step, as whoever ordered it knows."""
+        return self.found([history.went_back(step, front)], now, silent=True)
 
     def step_judged(self, now: float) -> list[Transition]:
         """A step has been judged: after some quiet ones the incident is over."""

@@ -18,7 +18,6 @@ from sentinel.engine.clean import Verdict, verdict
 from sentinel.engine.comparison import Comparisons
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.hardware import HardwareLog
-from sentinel.engine.history import restarted, went_back
 from sentinel.engine.incident import Fired, Identity, Incidents
 from sentinel.engine.inquiry import Inquiry
 from sentinel.engine.judging import Judging
@@ -203,10 +202,8 @@ class RunEngine:
         self._ticked = now
         self._roster.lose(now)
         self._judge_complete(now)
-        while self._open:
-            since = max(self._open[place := min(self._open)].since, self._awake)
-            if now - since < self._patience:
-                break
+        overdue = now - self._patience if self._awake <= now - self._patience else -math.inf
+        while self._open and self._open[place := min(self._open)].since <= overdue:
             self._roster.write_off(place)
             self._judge_complete(now)
         self._pulse(now)
@@ -220,8 +217,7 @@ class RunEngine:
             self._judge(place, now)
         self._pulse(now)
         self._resolved += self._judging.finish()
-        told = self._tell(now)
-        return told + (self._incidents.close(now) if self._roster.ended_well else [])
+        return self._tell(now) + (self._incidents.close(now) if self._roster.ended_well else [])
 
     def adopt(self, incident: OpenIncident) -> None:
         """Go on with an incident that was open when an earlier daemon ended.
@@ -253,19 +249,16 @@ class RunEngine:
         reborn = self._roster.greet(hello, layout, now)
         if self._roster.era > era and not follows:
             self._judging.acknowledge()  # what the new processes do wrong is to be acted on anew
-            self._told += self._incidents.restarted(restarted(hello.step, front), now)
+            self._told += self._incidents.restarted(hello.step, front, now)
         self._columns.axes[RANK_AXIS].add(str(rank))
         self._has_announced()
         if reborn:
             self._judging.rank_went_back((str(rank),))
 
     def _begin_anew(self, hello: Hello, now: float) -> None:
-        """After the end of one job another goes by its name: alerts of the first are over.
-
-        Its incident is gone on with if it did not end well and this one comes soon.
-        """
-        assert self._ended is not None
-        goes_on = now - self._ended <= RETURN and not self._roster.ended_well
+        """Another job has the name: alerts of the first are over, its incident is if it ended well
+        or long ago."""
+        goes_on = now - (self._ended or 0.0) <= RETURN and not self._roster.ended_well
         self._ended, front = None, self._roster.front
         self._roster.dismiss()
         self._recency.forget()
@@ -273,9 +266,8 @@ class RunEngine:
         self._judging.interrupt()
         self._resolved += self._judging.drop()
         self._settle(now)
-        history = restarted(hello.step, front)
         after = self._incidents
-        self._told += after.restarted(history, now) if goes_on else after.close(now)
+        self._told += after.restarted(hello.step, front, now) if goes_on else after.close(now)
 
     def _frame(self, state: RankState, frame: Frame, now: float) -> None:
         """Take in a frame: 1. is it the next one, and whole? 2. judge what cannot wait.
@@ -365,8 +357,7 @@ class RunEngine:
         if self._judged != BEFORE_ALL and step < self.step:
             self._judging.went_back(step)
             if place[0] != self._roster.launched:  # else a restart tells of it
-                history = [went_back(step - 1, self.step)]
-                self._told += self._incidents.found(history, now, silent=True)
+                self._told += self._incidents.went_back(step - 1, self.step, now)
         self.step, self._judged = step, place
         self._comparisons.learn(self._last, step)
         if self._hardware.judged(self._last, now):
