@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 from urllib.parse import quote, urlencode
@@ -16,11 +17,13 @@ from sentinel.engine.coverage import RunCoverage
 from sentinel.errors import ControlError, NoDaemonError, SentinelError
 
 if TYPE_CHECKING:  # the store takes a second to import, and a client does not need it
+    from sentinel.store.outbox_json import OutboxJSON
     from sentinel.store.shapes import IncidentJSON, StatusJSON
     from sentinel.store.shelf import CheckpointJSON
 
 TIMEOUT = 10.0  # s
 _UNSENT = "sentinel_daemon_outbox_pending"
+_UNDELIVERED = "sentinel_daemon_outbox_failed"
 
 
 class GivenJSON(TypedDict):
@@ -77,9 +80,21 @@ class Client:
 
     def unsent(self) -> int:
         """How many messages to people have not been sent yet."""
-        text = self.request("GET", "/metrics").decode()
-        (value,) = re.findall(rf"^{_UNSENT} (\S+)$", text, re.MULTILINE)
-        return int(float(value))
+        return self._metric(_UNSENT)
+
+    def undelivered(self) -> int:
+        """How many messages to people could not be delivered."""
+        return self._metric(_UNDELIVERED)
+
+    def outbox(self) -> list[OutboxJSON]:
+        """Messages that have not arrived, in the order of being written."""
+        return cast("list[OutboxJSON]", self._get("/api/outbox"))
+
+    def resend(self, ids: Sequence[str] | None) -> list[str]:
+        """Have failed messages sent again, None: all of them; returns their ids."""
+        body = {"all": True} if ids is None else {"ids": ids}
+        answer = self.request("POST", "/api/outbox/resend", msgspec.json.encode(body))
+        return msgspec.json.decode(answer, type=list[str])
 
     def checkpoints(self, run: str | None = None) -> list[CheckpointJSON]:
         """Checkpoints of runs, in the order of saving."""
@@ -94,6 +109,12 @@ class Client:
     def became(self, action_id: int) -> BecameJSON:
         """What became of an order."""
         return cast("BecameJSON", self._get(f"/api/actions/{action_id}"))
+
+    def _metric(self, name: str) -> int:
+        """A metric of the daemon's; 0 where it is of a version that has none by that name."""
+        text = self.request("GET", "/metrics").decode()
+        found = re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)
+        return int(float(found[0])) if found else 0
 
     def _get(self, path: str, **query: str | None) -> object:
         given = urlencode({key: value for key, value in query.items() if value is not None})

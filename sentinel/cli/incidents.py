@@ -37,6 +37,8 @@ def command(run: str | None, place: Place, as_json: bool) -> None:
         _show(incident)
         if isinstance(place, Path) and (boxes := place / "blackbox" / incident["id"]).is_dir():
             click.echo(f"  black boxes: {boxes}")
+    if not as_json and (line := record.undelivered(place)):
+        click.echo(line)
 
 
 def _show(incident: IncidentJSON) -> None:

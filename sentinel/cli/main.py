@@ -26,6 +26,7 @@ COMMANDS = {
     "resume": ("resume", "Let a held run go on, from an earlier checkpoint if wanted."),
     "checkpoint": ("checkpoint", "Save a checkpoint of a run now, and let it go on."),
     "stop": ("stop", "End a run cleanly after a step."),
+    "outbox": ("outbox", "Show which messages have not arrived, and send failed ones again."),
     "token": ("token", "Say who may reach the daemon over the network, and what they may do."),
     "replay": ("replay", "Try rules on recorded runs and on other tools' logs."),
     "rules": ("rules", "Check, test and list rules, and see why one fired or did not."),

@@ -13,6 +13,7 @@ from sentinel.signals import did_you_mean
 
 if TYPE_CHECKING:
     from sentinel.engine.coverage import RunCoverage
+    from sentinel.store.outbox_json import OutboxJSON
     from sentinel.store.shapes import IncidentJSON, StatusJSON
     from sentinel.store.shelf import CheckpointJSON
     from sentinel.store.store import Store
@@ -87,6 +88,35 @@ def checkpoints(place: Place, run: str | None) -> list[CheckpointJSON]:
         return [one for name in chosen for one in as_json(name, store.checkpoints(name))]
     finally:
         store.close()
+
+
+def outbox(place: Place) -> list[OutboxJSON]:
+    """Messages that have not arrived. Raises `SentinelError` when there is nothing to read."""
+    try:
+        return Client(place).outbox()
+    except NoDaemonError as absence:
+        store = _open(place, absence)
+    from sentinel.store.outbox_json import shown
+
+    try:
+        now = clock.steady()
+        return [shown(row, now) for row in store.outbox.unsettled()]
+    finally:
+        store.close()
+
+
+def undelivered(place: Place) -> str:
+    """A line for those who look at something else, where messages could not be delivered."""
+    try:
+        number = Client(place).undelivered()
+    except NoDaemonError as absence:
+        store = _open(place, absence)
+        try:
+            number = store.outbox.counts().get("failed", 0)
+        finally:
+            store.close()
+    many = "messages" if number > 1 else "message"
+    return f"{number} {many} could not be delivered: see `sentinel outbox`" if number else ""
 
 
 def became(state_dir: Path, action_id: int) -> BecameJSON:

@@ -37,6 +37,8 @@ def command(run: str | None, place: Place, as_json: bool, coverage: bool) -> Non
         click.echo(f"no run is known in {place}")
     for entry in [] if as_json else entries:
         _show(entry)
+    if not as_json and (line := record.undelivered(place)):
+        click.echo(line)
 
 
 def _terms(hold: HoldJSON) -> list[str]:

@@ -22,6 +22,7 @@ from sentinel.daemon.answer import respond as _json
 from sentinel.daemon.answer import who
 from sentinel.daemon.metrics import CONTENT_TYPE, exposition
 from sentinel.daemon.orders import Request
+from sentinel.daemon.outbox_api import outbox_routes
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
@@ -92,6 +93,7 @@ def routes(service: Service) -> list[web.RouteDef]:
         web.get("/api/checkpoints", api.checkpoints),
         web.get("/api/actions/{id}", api.action),
         web.post("/api/runs/{run}/{action}", api.order),
+        *outbox_routes(service),
         *token_routes(service),
         *_readable(service),
     ]

@@ -95,6 +95,10 @@ class Ledger:
         """Owe people a reminder of a hold, once, however often it is asked for."""
         self._submit(lambda: self._store.remind(reminder), lambda _: None)
 
+    def prune(self, now: float) -> None:
+        """Forget messages that came to their end long ago."""
+        self._submit(lambda: self._store.prune(now), lambda _: None)
+
     def change(self, action_id: int, state: ActionState, at: float, detail: str) -> None:
         """Put on the record what became of an action."""
         self._submit(

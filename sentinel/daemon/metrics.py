@@ -95,6 +95,10 @@ class _Collector(Collector):
             "sentinel_daemon_outbox_pending", "Messages to people that are not sent yet.", pending
         )
         yield _gauge("sentinel_daemon_outbox_age_seconds", "Age of the oldest of them, or 0.", age)
+        failed = service.store.outbox.counts().get("failed", 0)
+        yield _gauge(
+            "sentinel_daemon_outbox_failed", "Messages to people that could not be sent.", failed
+        )
         yield _counter(
             "sentinel_daemon_recording_dropped",
             "Messages missing from the recording since the disk did not take them.",

@@ -48,6 +48,8 @@ KEEP_FINISHED = 600.0  # s that a finished run stays in memory, and
 KEEP_LOST = 3600.0  # s a lost one, which may come back
 FAREWELL = 5.0  # s at shutdown for messages that are due, and
 LINGER = 1.0  # s for connections to end
+REVIVED = 86_400.0  # s; what failed no longer ago is tried again at a start that finds all well
+PRUNE_EVERY = 3600.0  # s
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Service:
         self._covering = Covering()
         self._flushing = False
         self._recording_fails = False
+        self._prune_at = 0.0
 
     async def open(self) -> None:
         """Take the state directory and begin to serve.
@@ -170,6 +173,15 @@ class Service:
             log.info("%s: messages go out as %s", receiver.name, await receiver.check())
         except SentinelError as error:
             log.warning("%s takes no messages now: %s", receiver.name, error)
+            return
+        now = clock.steady()
+        again = await self.ledger.call(
+            lambda: self.store.resend(
+                lambda row: row.receiver == receiver.name and now - row.created_at < REVIVED, now
+            )
+        )
+        if again:
+            log.info("%s: %d messages that had failed are sent again", receiver.name, len(again))
 
     # For sessions.
 
@@ -270,6 +282,9 @@ class Service:
         self.refusals.tick()
         if self.store.behind:
             self.ledger.commit([], lambda _: None)
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNE_EVERY
+            self.ledger.prune(now)
         self._save()
         if not self._flushing:
             self._flushing = True

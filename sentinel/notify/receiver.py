@@ -33,12 +33,14 @@ class Letter:
     """One message to be delivered. `kind` is opened, updated, held, resumed, resolved ...
 
     `head` is where the first message about the same incident is; None: this one is the first.
+    `late`: it comes so late that it is no news any more, and this is to be said with it.
     """
 
     event_id: str
     kind: str
     notice: Notice
     head: Place | None
+    late: str = ""
 
 
 class Receiver(Protocol):
@@ -47,6 +49,13 @@ class Receiver(Protocol):
     @property
     def name(self) -> str:
         """What the outbox calls it."""
+
+    @property
+    def folds(self) -> bool:
+        """Whether the present state is enough where several messages of an incident come late.
+
+        True for those that people read. False for those that must see every event, in order.
+        """
 
     async def check(self) -> str:
         """Whether it would take messages; says as whom they would come."""

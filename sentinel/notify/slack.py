@@ -72,6 +72,7 @@ class SlackReceiver:
     """Posts to one channel; the first message of an incident heads a thread with the later ones."""
 
     name = "slack"
+    folds = True
 
     def __init__(
         self,
@@ -132,6 +133,8 @@ class SlackReceiver:
             text = compose(letter.notice, self._station)
         else:
             text = compose_reply(letter.kind, letter.notice, self._station)
+        if letter.late:
+            text = replace(text, summary=f"{letter.late} {text.summary}".strip())
         try:
             return await self._post(letter, text, with_blocks=True)
         except DeliveryError as error:
@@ -144,7 +147,8 @@ class SlackReceiver:
 
     async def _post(self, letter: Letter, text: Text, *, with_blocks: bool) -> Posted:
         head = letter.head
-        loud = letter.kind in ("held", "ending") or letter.notice.escalated
+        over = letter.notice.incident.state == "resolved"
+        loud = not over and (letter.kind in ("held", "ending") or letter.notice.escalated)
 
         async def post() -> AsyncSlackResponse:
             return await self._posting.chat_postMessage(

@@ -1,5 +1,9 @@
 """Messages that people are owed: claimed by one sender, then marked sent, due again, or failed.
 
+A row is `pending` until it is claimed (`sending`), and ends as `sent`, as `folded` (its news went
+out with the row before it: see `folding`) or as `failed`, from where a person, or a daemon that
+finds the receiver well again, can bring it back.
+
 A claim is a compare-and-swap on the row's state, committed before anything is sent. A row that
 is still claimed when the daemon starts has an unknown fate: it comes back as `doubtful`, and its
 receiver has to be asked whether it arrived. Rows of one incident are claimed in their order, one
@@ -14,16 +18,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from sentinel.errors import StateError
 from sentinel.store import outbox_row
 from sentinel.store.database import Database
+from sentinel.store.folding import fold
 from sentinel.store.notices import Message
-from sentinel.store.outbox_row import OutboxRow
+from sentinel.store.outbox_row import OutboxRow, State
 from sentinel.store.reading import text, whole
 
 _MEMORY_LIMIT = 10_000  # rows
-_UNFINISHED = ("pending", "sending")
+_UNFINISHED: tuple[State, ...] = ("pending", "sending")
+_ROWS = 10_000  # of them looked at, the oldest
+KEPT = 30 * 86_400.0  # s that a row is kept once it has come to its end
+_PRUNED = 1000  # rows at once, so that nobody waits for it
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,9 @@ class Delivery:
     """One message for one receiver. Times are seconds since the epoch on the daemon's clock.
 
     `doubtful`: an earlier attempt may have arrived, ask the receiver for `event_id` first.
-    `claimed_at` is the time of the first attempt; `head` where the first message of the same
-    incident ended up, None when there is none yet: this one is then the first.
+    `due_at` is when it was first to be sent, `claimed_at` the time of the first attempt; `head`
+    where the first message of the same incident ended up, None when there is none yet: this one
+    is then the first.
     """
 
     event_id: str
@@ -52,6 +62,7 @@ class Delivery:
     attempts: int
     doubtful: bool
     created_at: float
+    due_at: float
     claimed_at: float
     head: Receipt | None
 
@@ -111,11 +122,51 @@ class Outbox:
         for event_id in event_ids:
             self._memory.pop(event_id, None)
 
-    def recover(self, connection: sqlite3.Connection) -> None:
-        """At start: what was being sent when the last daemon ended has an unknown fate."""
+    def recover(self, connection: sqlite3.Connection, now: float) -> None:
+        """At start: what was being sent when the last daemon ended has an unknown fate.
+
+        What waits for another attempt is tried at once, and what comes from the future (the clock
+        has been set back since) is brought to the present, or it would wait until then.
+        """
         connection.execute(
-            "UPDATE outbox SET state = 'pending', doubtful = 1, next_attempt = 0 "
-            "WHERE state = 'sending'"
+            "UPDATE outbox SET state = 'pending', doubtful = 1 WHERE state = 'sending'"
+        )
+        connection.execute(
+            "UPDATE outbox SET next_attempt = 0 WHERE state = 'pending' AND attempts > 0"
+        )
+        connection.execute(
+            "UPDATE outbox SET next_attempt = next_attempt - (created_at - :now), "
+            "due_at = due_at - (created_at - :now), created_at = :now "
+            "WHERE state = 'pending' AND created_at > :now",
+            {"now": now},
+        )
+        connection.execute(
+            "UPDATE outbox SET claimed_at = :now WHERE state = 'pending' AND claimed_at > :now",
+            {"now": now},
+        )
+
+    def prune(self, connection: sqlite3.Connection, now: float) -> None:
+        """Forget rows that came to their end long ago, some at a time.
+
+        Kept is what an incident has that is open or still has something to be sent: its later
+        messages belong to the thread of the first.
+        """
+        connection.execute(
+            """
+            DELETE FROM outbox WHERE id IN (
+                SELECT id FROM outbox old WHERE created_at < ?
+                AND state NOT IN ('pending', 'sending')
+                AND NOT EXISTS (
+                    SELECT 1 FROM incidents i WHERE i.id = old.incident AND i.state = 'open'
+                )
+                AND NOT EXISTS (
+                    SELECT 1 FROM outbox other WHERE other.incident = old.incident
+                    AND other.state IN ('pending', 'sending')
+                )
+                ORDER BY created_at LIMIT ?
+            )
+            """,
+            (now - KEPT, _PRUNED),
         )
 
     def _addressed(self, messages: Iterable[Message]) -> list[OutboxRow]:
@@ -146,6 +197,48 @@ class Outbox:
         with self._lock:
             return min((row.next_attempt for row in self._free(receiver)), default=None)
 
+    def fold(self, event_id: str, now: float) -> Delivery:
+        """A claimed message that has not arrived, with what is due after it of its incident.
+
+        Those other rows come to their end with this; see `folding`.
+        """
+        with self._lock:
+            claimed = self._claimed[event_id]
+            rows = [
+                row
+                for row in self._rows(_UNFINISHED, claimed.receiver)
+                if row.incident == claimed.incident
+            ]
+            place = [row.event_id for row in rows].index(event_id)
+            later = takewhile(lambda row: _untried(row, now), rows[place + 1 :])
+            folded = fold([replace(claimed, doubtful=False), *later])
+            if len(folded) > 1:
+                self._claimed[event_id] = folded[0]
+                self._save(*folded)
+            return self._delivery(self._claimed[event_id])
+
+    def hasten(self, receiver: str, now: float) -> None:
+        """The receiver is back: what waits for another attempt is due now."""
+        with self._lock:
+            self._save(
+                *(
+                    replace(row, next_attempt=now)
+                    for row in self._rows(("pending",), receiver)
+                    if row.attempts and row.next_attempt > now
+                )
+            )
+
+    def expire(self, receiver: str, before: float, error: str) -> int:
+        """Give up what has waited since before then; returns how many that were."""
+        with self._lock:
+            old = [
+                replace(row, state="failed", error=error)
+                for row in self._rows(("pending",), receiver)
+                if (row.due_at if row.claimed_at is None else row.claimed_at) < before
+            ]
+            self._save(*old)
+            return len(old)
+
     def sent(self, event_id: str, channel: str, ts: str) -> None:
         """A claimed message has arrived, there."""
         with self._lock:
@@ -160,18 +253,36 @@ class Outbox:
                     replace(row, state="pending", next_attempt=at, error=error, doubtful=doubtful)
                 )
 
-    def failed(self, event_id: str, error: str) -> None:
-        """A claimed message will not be tried again, and why."""
+    def failed(self, event_id: str, error: str, *, doubtful: bool = False) -> None:
+        """A claimed message will not be tried again, and why; `doubtful`: it may have arrived."""
         with self._lock:
             if row := self._claimed.pop(event_id, None):
-                self._save(replace(row, state="failed", error=error))
+                self._save(replace(row, state="failed", error=error, doubtful=doubtful))
+
+    # For those who want what failed to be tried again.
+
+    def resend(self, chosen: Callable[[OutboxRow], bool], now: float) -> list[OutboxRow]:
+        """Failed messages that are chosen are due again; returns them."""
+        with self._lock:
+            found = [
+                replace(row, state="pending", next_attempt=now, claimed_at=None)
+                for row in self._rows(("failed",), None)
+                if chosen(row)
+            ]
+            self._save(*found)
+            return found
 
     # For those who watch.
+
+    def unsettled(self) -> list[OutboxRow]:
+        """What waits, what is being sent, and what failed, in the order of being written."""
+        with self._lock:
+            return self._rows((*_UNFINISHED, "failed"), None)
 
     def waiting(self) -> tuple[int, float | None]:
         """How many messages have not arrived yet, and since when (seconds) the oldest waits."""
         with self._lock:
-            found = self._unfinished(None)
+            found = self._rows(_UNFINISHED, None)
             return len(found), min((row.created_at for row in found), default=None)
 
     def counts(self) -> dict[str, int]:
@@ -182,13 +293,14 @@ class Outbox:
             return {}
         return {text(row["state"]): whole(row["n"]) for row in found}
 
-    def _unfinished(self, receiver: str | None) -> list[OutboxRow]:
-        """Rows that have not come to an end, in their order, each in its newest version."""
-        where, parameters = ("", ()) if receiver is None else (" AND receiver = ?", (receiver,))
+    def _rows(self, states: tuple[State, ...], receiver: str | None) -> list[OutboxRow]:
+        """Rows in these states, in their order, each in its newest version."""
+        marks = ", ".join("?" * len(states))
+        where, whose = ("", ()) if receiver is None else (" AND receiver = ?", (receiver,))
         try:
             found = self._database.rows(
-                f"SELECT * FROM outbox WHERE state IN ('pending', 'sending'){where} ORDER BY id",
-                parameters,
+                f"SELECT * FROM outbox WHERE state IN ({marks}){where} ORDER BY id LIMIT {_ROWS}",
+                (*states, *whose),
             )
         except StateError:
             found = []
@@ -198,12 +310,12 @@ class Outbox:
             for event_id, row in self._memory.items()
             if receiver in (None, row.receiver)
         }
-        return [row for row in newest.values() if row.state in _UNFINISHED]
+        return [row for row in newest.values() if row.state in states]
 
     def _free(self, receiver: str) -> list[OutboxRow]:
         """The first unfinished row of each incident, unless it is being sent."""
         first: dict[str, OutboxRow] = {}
-        for row in self._unfinished(receiver):
+        for row in self._rows(_UNFINISHED, receiver):
             first.setdefault(row.incident, row)
         return [row for row in first.values() if row.state == "pending"]
 
@@ -225,8 +337,8 @@ class Outbox:
         self._memory[row.event_id] = claimed
         return claimed
 
-    def _save(self, row: OutboxRow) -> None:
-        self._memory[row.event_id] = row
+    def _save(self, *rows: OutboxRow) -> None:
+        self._memory |= {row.event_id: row for row in rows}
         self._settle()
 
     def _settle(self) -> None:
@@ -251,6 +363,7 @@ class Outbox:
             attempts=row.attempts,
             doubtful=row.doubtful,
             created_at=row.created_at,
+            due_at=row.due_at,
             claimed_at=row.claimed_at or 0.0,
             head=self._head(row),
         )
@@ -271,3 +384,8 @@ class Outbox:
             if key == (row.incident, row.receiver, "sent"):
                 return Receipt(other.channel, other.ts)
         return None
+
+
+def _untried(row: OutboxRow, now: float) -> bool:
+    """Due, and sure not to have arrived."""
+    return row.state == "pending" and not row.doubtful and row.next_attempt <= now

@@ -16,14 +16,16 @@ from sentinel.store.reading import real, text, whole
 
 SETTLE = 1.0  # s that a new incident waits, so that its first message has all ranks' word for it
 
-State = Literal["pending", "sending", "sent", "failed", "unaddressed"]
+# "folded": a later state of affairs was told together with the message before it.
+State = Literal["pending", "sending", "sent", "folded", "failed", "unaddressed"]
 
 
 @dataclass(frozen=True)
 class OutboxRow:
     """One message for one receiver. `order` is its id, 0 while it has none.
 
-    `claimed_at` is the time of the first attempt; `channel` and `ts` say where it ended up.
+    `due_at` is when it was first to be sent, `claimed_at` the time of the first attempt; `channel`
+    and `ts` say where it ended up.
     """
 
     order: int
@@ -37,6 +39,7 @@ class OutboxRow:
     attempts: int = 0
     doubtful: bool = False
     created_at: float = 0.0
+    due_at: float = 0.0
     claimed_at: float | None = None
     next_attempt: float = 0.0
     error: str = ""
@@ -58,6 +61,7 @@ def address(message: Message, receiver: str, after: float, store_id: str) -> Out
         payload=message.payload,
         state="pending" if receiver else "unaddressed",
         created_at=message.at,
+        due_at=message.at + wait,
         next_attempt=message.at + wait if wait else 0.0,
     )
 
@@ -76,6 +80,7 @@ def load(row: Row) -> OutboxRow:
         attempts=whole(row["attempts"]),
         doubtful=bool(row["doubtful"]),
         created_at=real(row["created_at"]),
+        due_at=real(row["created_at"] if row["due_at"] is None else row["due_at"]),
         claimed_at=None if row["claimed_at"] is None else real(row["claimed_at"]),
         next_attempt=real(row["next_attempt"]),
         error=text(row["error"]),
@@ -94,8 +99,8 @@ def insert(connection: sqlite3.Connection, row: OutboxRow, *, untouched: Collect
     connection.execute(
         """
         INSERT INTO outbox (event_id, receiver, kind, run, incident, payload, state, attempts,
-                            doubtful, created_at, next_attempt, error, channel, ts)
-        VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, '', '', '')
+                            doubtful, created_at, due_at, next_attempt, error, channel, ts)
+        VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '', '', '')
         ON CONFLICT (event_id) DO NOTHING
         """,
         (
@@ -107,6 +112,7 @@ def insert(connection: sqlite3.Connection, row: OutboxRow, *, untouched: Collect
             row.payload,
             row.state,
             row.created_at,
+            row.due_at,
             row.next_attempt,
         ),
     )
@@ -140,11 +146,13 @@ def update(connection: sqlite3.Connection, row: OutboxRow) -> bool:
     """Bring a row to its newest version; False when it is not there."""
     cursor = connection.execute(
         """
-        UPDATE outbox SET state = ?, attempts = ?, doubtful = ?, claimed_at = ?, next_attempt = ?,
-                          error = ?, channel = ?, ts = ?
+        UPDATE outbox SET kind = ?, payload = ?, state = ?, attempts = ?, doubtful = ?,
+                          claimed_at = ?, next_attempt = ?, error = ?, channel = ?, ts = ?
         WHERE event_id = ?
         """,
         (
+            row.kind,
+            row.payload,
             row.state,
             row.attempts,
             int(row.doubtful),

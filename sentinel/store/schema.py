@@ -274,6 +274,13 @@ def _evidence(tables: Tables) -> None:
         tables.execute(f"ALTER TABLE incidents ADD COLUMN {name} TEXT")
 
 
+def _due(tables: Tables) -> None:
+    """Messages know when they were first due, so that what comes late can say so."""
+    outbox = tables.table("outbox")
+    outbox.add_column("due_at", float)
+    outbox.create_index(["created_at"])
+
+
 SCHEMA = Schema(
     application_id=0x53656E74,
     migrations=(
@@ -285,5 +292,6 @@ SCHEMA = Schema(
         _holds,
         _checkpoints,
         _evidence,
+        _due,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from sentinel import clock
 from sentinel.engine.checkpoint import Checkpoint
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.open_incident import OpenIncident
@@ -15,6 +16,7 @@ from sentinel.store.database import Database
 from sentinel.store.journal import Break, Detail, Link
 from sentinel.store.notices import unrecorded
 from sentinel.store.outbox import Outbox, Route, to_nobody
+from sentinel.store.outbox_row import OutboxRow
 from sentinel.store.schema import FILE_NAME, SCHEMA
 from sentinel.store.shapes import (
     ActionRow,
@@ -81,7 +83,7 @@ class Store:
             database = Database.open(path, SCHEMA, readonly=False, synchronous="FULL")
             store = cls(real, database, lock, route)
             with database.transaction() as connection:
-                store.outbox.recover(connection)
+                store.outbox.recover(connection, clock.steady())
         except BaseException:
             lock.release()
             raise
@@ -250,6 +252,18 @@ class Store:
             except StateError:
                 self._remember([change])
                 raise
+
+    def resend(self, chosen: Callable[[OutboxRow], bool], now: float) -> list[OutboxRow]:
+        """Messages that could not be delivered, and are chosen, are due again; returns them."""
+        found = self.outbox.resend(chosen, now)
+        if found:
+            self._wake_all()
+        return found
+
+    def prune(self, now: float) -> None:
+        """Forget messages that came to their end long ago; see `Outbox.prune`."""
+        with self._database.transaction() as connection:
+            self.outbox.prune(connection, now)
 
     def incidents(self, run: str | None = None) -> list[IncidentJSON]:
         """All incidents, of one run or of all, newest last, as `incidents --json` prints them."""
