@@ -340,7 +340,7 @@ class Storm:
         waiting = self._record.ask(
             "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')"
         )
-        return all(run.over for run in self._runs) and waiting == [(0,)]
+        return all(run.over for run in self._runs) and [int(number) for (number,) in waiting] == [0]
 
     async def _within(self, seconds: float, look: Callable[[], bool]) -> None:
         async def wait() -> None:
