@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sentinel.errors import DeliveryError
+from sentinel.errors import DeliveryError, StateError
 from sentinel.held import HoldTerms
 from sentinel.notify import Backoff, Dispatcher, Receiver, SlackReceiver
 from sentinel.notify.loopback_message import Message
@@ -300,6 +300,41 @@ async def test_what_a_receiver_did_not_take_for_a_day_is_given_up_and_can_be_see
     await night.dispatcher.work_off()
     assert [letter.event_id for letter in receiver.letters] == [rows[0].event_id]
     assert "open since 01 Mar 02:00 UTC" in receiver.letters[0].late
+
+
+async def test_a_disk_that_is_full_for_as_long_loses_and_doubles_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = Machine()
+    night = Night(store, receiver)
+    night.open("before")
+    receiver.down = True
+    await night.until(10)
+    with monkeypatch.context() as disk:
+        disk.setattr(store._database, "transaction", refuse)
+        for number in range(20):
+            with pytest.raises(StateError):
+                night.open(f"i{number:02}")
+            await night.until(10 + 2 * number)
+        receiver.down = False
+        await night.until(60)
+        assert len(receiver.letters) == 21
+        with pytest.raises(StateError):
+            night.resolve("i00")
+        await night.until(62)
+    store.commit([])
+    await night.until(70)
+
+    told = [(letter.notice.incident.id, letter.kind) for letter in receiver.letters]
+    opened = [(id, "opened") for id in ("before", *(f"i{n:02}" for n in range(20)))]
+    assert told == [*opened, ("i00", "resolved")]
+    assert store.outbox.counts() == {"sent": 22}
+    assert len(store.incidents()) == 21
+
+
+def refuse() -> object:
+    """As a disk does that is full."""
+    raise StateError("full")
 
 
 async def test_a_look_into_the_history_reaches_back_over_a_clock_that_was_set(
