@@ -15,13 +15,15 @@ still told; only a crash in that time can then double a message.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from sentinel.errors import StateError
-from sentinel.store import outbox_row
+from sentinel.store import outbox_reading, outbox_row
 from sentinel.store.database import Database
 from sentinel.store.folding import fold
 from sentinel.store.notices import Message
@@ -30,9 +32,6 @@ from sentinel.store.reading import text, whole
 
 _MEMORY_LIMIT = 10_000  # rows
 _UNFINISHED: tuple[State, ...] = ("pending", "sending")
-_ROWS = 10_000  # of them looked at, the oldest
-KEPT = 30 * 86_400.0  # s that a row is kept once it has come to its end
-_PRUNED = 1000  # rows at once, so that nobody waits for it
 
 
 @dataclass(frozen=True)
@@ -122,53 +121,6 @@ class Outbox:
         for event_id in event_ids:
             self._memory.pop(event_id, None)
 
-    def recover(self, connection: sqlite3.Connection, now: float) -> None:
-        """At start: what was being sent when the last daemon ended has an unknown fate.
-
-        What waits for another attempt is tried at once, and what comes from the future (the clock
-        has been set back since) is brought to the present, or it would wait until then.
-        """
-        connection.execute(
-            "UPDATE outbox SET state = 'pending', doubtful = 1 WHERE state = 'sending'"
-        )
-        connection.execute(
-            "UPDATE outbox SET next_attempt = 0 WHERE state = 'pending' AND attempts > 0"
-        )
-        connection.execute(
-            "UPDATE outbox SET next_attempt = next_attempt - (created_at - :now), "
-            "due_at = due_at - (created_at - :now), created_at = :now "
-            "WHERE state = 'pending' AND created_at > :now",
-            {"now": now},
-        )
-        connection.execute(
-            "UPDATE outbox SET claimed_at = :now WHERE state = 'pending' AND claimed_at > :now",
-            {"now": now},
-        )
-
-    def prune(self, connection: sqlite3.Connection, now: float) -> None:
-        """Forget rows that came to their end long ago, some at a time.
-
-        Kept is what an incident has that is open or still has something to be sent: its later
-        messages belong to the thread of the first.
-        """
-        connection.execute(
-            """
-            DELETE FROM outbox WHERE id IN (
-                SELECT id FROM outbox old WHERE created_at < ?
-                AND state NOT IN ('pending', 'sending')
-                AND NOT EXISTS (
-                    SELECT 1 FROM incidents i WHERE i.id = old.incident AND i.state = 'open'
-                )
-                AND NOT EXISTS (
-                    SELECT 1 FROM outbox other WHERE other.incident = old.incident
-                    AND other.state IN ('pending', 'sending')
-                )
-                ORDER BY created_at LIMIT ?
-            )
-            """,
-            (now - KEPT, _PRUNED),
-        )
-
     def _addressed(self, messages: Iterable[Message]) -> list[OutboxRow]:
         return [
             outbox_row.address(message, owed.receiver, owed.after, self._store_id)
@@ -186,8 +138,8 @@ class Outbox:
         """Take the next message that is due for this receiver, or None."""
         with self._lock:
             self._settle()
-            for row in self._free(receiver):
-                if row.next_attempt <= now and (claimed := self._take(row, now)):
+            for row in self._due(receiver, now):
+                if claimed := self._take(row, now):
                     self._claimed[row.event_id] = claimed
                     return self._delivery(claimed)
             return None
@@ -195,6 +147,9 @@ class Outbox:
     def next_due(self, receiver: str) -> float | None:
         """When `claim` will next have something, None while there is nothing to wait for."""
         with self._lock:
+            if not self._memory:
+                with suppress(StateError):
+                    return outbox_reading.next_due(self._database, receiver)
             return min((row.next_attempt for row in self._free(receiver)), default=None)
 
     def fold(self, event_id: str, now: float) -> Delivery:
@@ -204,11 +159,7 @@ class Outbox:
         """
         with self._lock:
             claimed = self._claimed[event_id]
-            rows = [
-                row
-                for row in self._rows(_UNFINISHED, claimed.receiver)
-                if row.incident == claimed.incident
-            ]
+            rows = self._rows(_UNFINISHED, receiver=claimed.receiver, incident=claimed.incident)
             place = [row.event_id for row in rows].index(event_id)
             later = takewhile(lambda row: _untried(row, now), rows[place + 1 :])
             folded = fold([replace(claimed, doubtful=False), *later])
@@ -223,7 +174,7 @@ class Outbox:
             self._save(
                 *(
                     replace(row, next_attempt=now)
-                    for row in self._rows(("pending",), receiver)
+                    for row in self._rows(("pending",), receiver=receiver)
                     if row.attempts and row.next_attempt > now
                 )
             )
@@ -233,7 +184,7 @@ class Outbox:
         with self._lock:
             old = [
                 replace(row, state="failed", error=error)
-                for row in self._rows(("pending",), receiver)
+                for row in self._rows(("pending",), receiver=receiver, created_before=before)
                 if (row.due_at if row.claimed_at is None else row.claimed_at) < before
             ]
             self._save(*old)
@@ -266,7 +217,7 @@ class Outbox:
         with self._lock:
             found = [
                 replace(row, state="pending", next_attempt=now, claimed_at=None)
-                for row in self._rows(("failed",), None)
+                for row in self._rows(("failed",))
                 if chosen(row)
             ]
             self._save(*found)
@@ -277,12 +228,15 @@ class Outbox:
     def unsettled(self) -> list[OutboxRow]:
         """What waits, what is being sent, and what failed, in the order of being written."""
         with self._lock:
-            return self._rows((*_UNFINISHED, "failed"), None)
+            return self._rows((*_UNFINISHED, "failed"))
 
     def waiting(self) -> tuple[int, float | None]:
         """How many messages have not arrived yet, and since when (seconds) the oldest waits."""
         with self._lock:
-            found = self._rows(_UNFINISHED, None)
+            if not self._memory:
+                with suppress(StateError):
+                    return outbox_reading.waiting(self._database)
+            found = self._rows(_UNFINISHED)
             return len(found), min((row.created_at for row in found), default=None)
 
     def counts(self) -> dict[str, int]:
@@ -293,29 +247,46 @@ class Outbox:
             return {}
         return {text(row["state"]): whole(row["n"]) for row in found}
 
-    def _rows(self, states: tuple[State, ...], receiver: str | None) -> list[OutboxRow]:
+    def _rows(
+        self,
+        states: tuple[State, ...],
+        *,
+        receiver: str | None = None,
+        incident: str | None = None,
+        created_before: float = math.inf,
+    ) -> list[OutboxRow]:
         """Rows in these states, in their order, each in its newest version."""
-        marks = ", ".join("?" * len(states))
-        where, whose = ("", ()) if receiver is None else (" AND receiver = ?", (receiver,))
         try:
-            found = self._database.rows(
-                f"SELECT * FROM outbox WHERE state IN ({marks}){where} ORDER BY id LIMIT {_ROWS}",
-                (*states, *whose),
+            found = outbox_reading.rows(
+                self._database,
+                states,
+                receiver=receiver,
+                incident=incident,
+                created_before=created_before,
             )
         except StateError:
             found = []
-        newest = {row.event_id: row for row in map(outbox_row.load, found)}
+        newest = {row.event_id: row for row in found}
         newest |= {
             event_id: row
             for event_id, row in self._memory.items()
             if receiver in (None, row.receiver)
+            and incident in (None, row.incident)
+            and row.created_at < created_before
         }
         return [row for row in newest.values() if row.state in states]
+
+    def _due(self, receiver: str, now: float) -> list[OutboxRow]:
+        """Rows that may be claimed, as many as are of use."""
+        if not self._memory:
+            with suppress(StateError):
+                return outbox_reading.due(self._database, receiver, now)
+        return [row for row in self._free(receiver) if row.next_attempt <= now]
 
     def _free(self, receiver: str) -> list[OutboxRow]:
         """The first unfinished row of each incident, unless it is being sent."""
         first: dict[str, OutboxRow] = {}
-        for row in self._rows(_UNFINISHED, receiver):
+        for row in self._rows(_UNFINISHED, receiver=receiver):
             first.setdefault(row.incident, row)
         return [row for row in first.values() if row.state == "pending"]
 
@@ -371,14 +342,10 @@ class Outbox:
     def _head(self, row: OutboxRow) -> Receipt | None:
         """Where the first message of this incident that has arrived is."""
         try:
-            found = self._database.rows(
-                "SELECT * FROM outbox WHERE incident = ? AND receiver = ? AND state = 'sent' "
-                "ORDER BY id LIMIT 1",
-                (row.incident, row.receiver),
-            )
+            found = outbox_reading.first_sent(self._database, row)
         except StateError:
             found = []
-        candidates = [*map(outbox_row.load, found), *self._memory.values()]
+        candidates = [*found, *self._memory.values()]
         for other in candidates:
             key = (other.incident, other.receiver, other.state)
             if key == (row.incident, row.receiver, "sent"):

@@ -11,7 +11,7 @@ from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.open_incident import OpenIncident
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
-from sentinel.store import journal, location, reading, saving, shelf, writing
+from sentinel.store import journal, location, reading, saving, shelf, upkeep, writing
 from sentinel.store.database import Database
 from sentinel.store.journal import Break, Detail, Link
 from sentinel.store.notices import unrecorded
@@ -83,7 +83,7 @@ class Store:
             database = Database.open(path, SCHEMA, readonly=False, synchronous="FULL")
             store = cls(real, database, lock, route)
             with database.transaction() as connection:
-                store.outbox.recover(connection, clock.steady())
+                upkeep.recover(connection, clock.steady())
         except BaseException:
             lock.release()
             raise
@@ -261,9 +261,9 @@ class Store:
         return found
 
     def prune(self, now: float) -> None:
-        """Forget messages that came to their end long ago; see `Outbox.prune`."""
+        """Forget messages that came to their end long ago; see `upkeep.prune`."""
         with self._database.transaction() as connection:
-            self.outbox.prune(connection, now)
+            upkeep.prune(connection, now)
 
     def incidents(self, run: str | None = None) -> list[IncidentJSON]:
         """All incidents, of one run or of all, newest last, as `incidents --json` prints them."""

@@ -12,8 +12,9 @@ from sentinel.clock import steady
 from sentinel.held import HoldTerms
 from sentinel.store import Delivery, HoldRow, Store
 from sentinel.store.folding import fold
-from sentinel.store.outbox import KEPT, Owed, to_all
+from sentinel.store.outbox import Owed, to_all
 from sentinel.store.outbox_row import OutboxRow
+from sentinel.store.upkeep import KEPT
 from sentinel.store.writing import Reminder
 from tests.store.changes import alert, incident, pause
 
