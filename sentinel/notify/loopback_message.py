@@ -1,4 +1,4 @@
-"""A message in the loopback workspace: what Slack would take, and how a person would read it."""
+"""A message in the loopback workspace, and how a person would read it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 Fields = Mapping[str, object]
+Answer = dict[str, object]
 
-_TEXT = 40_000
-_BLOCKS = 50
-_SECTION = 3000
-_FIELD = 2000
-_FIELDS = 10
 _MARKUP = re.compile(r"<[^>]*>?")
+_DATE = re.compile(r"<!date\^\d+\^[^^|>]*\|([^<>]*)>")  # which calls nobody, and links nowhere
+
+
+class SlackError(Exception):
+    """An answer of `{"ok": false, "error": code}`, with what else is in it."""
+
+    def __init__(self, code: str, **more: str) -> None:
+        super().__init__(code)
+        self.answer: Answer = {"error": code, **more}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that was uploaded. `alt_text` is what is read out in place of a picture."""
+
+    id: str
+    name: str
+    title: str
+    data: bytes
+    alt_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class Message:
     broadcast: bool = False
     metadata: object = None
     edited: bool = False
+    files: tuple[File, ...] = ()
 
     @classmethod
     def made_of(cls, fields: Fields, channel: str, channel_name: str, ts: str) -> Message:
@@ -67,6 +84,8 @@ class Message:
         }
         if self.thread_ts:
             shown["thread_ts"] = self.thread_ts
+        if self.files:
+            shown["files"] = [{"id": one.id, "name": one.name} for one in self.files]
         if with_metadata and self.metadata:
             shown["metadata"] = self.metadata
         return shown
@@ -77,57 +96,12 @@ class Message:
         return "\n".join(_read(part) for part in parts or [self.text])
 
     def mentions(self) -> list[str]:
-        """What Slack may turn into mentions, channels or links: `<!channel>`, `<@U1>` ..."""
+        """What Slack may turn into mentions, channels or links: `<!channel>`, `<@U1>` ...
+
+        Moments, which Slack shows in the reader's own time, are none of these.
+        """
         parts = [self.text, *(part for block in self.blocks for part in _texts(block))]
-        return [found for part in parts for found in _MARKUP.findall(part)]
-
-
-def refusal(message: Message) -> str | None:
-    """The error with which Slack would refuse this message, or None."""
-    if not message.text and not message.blocks:
-        return "no_text"
-    if len(message.text) > _TEXT:
-        return "msg_too_long"
-    if len(message.blocks) > _BLOCKS or not all(map(_is_allowed, message.blocks)):
-        return "invalid_blocks"
-    metadata = message.metadata
-    if metadata is not None and not (
-        isinstance(metadata, dict)
-        and isinstance(metadata.get("event_type"), str)
-        and isinstance(metadata.get("event_payload"), dict)
-    ):
-        return "invalid_metadata_format"
-    return None
-
-
-def _is_allowed(block: object) -> bool:
-    """Whether Slack would take this block: the kinds we use, with their limits."""
-    if not isinstance(block, dict):
-        return False
-    if block.get("type") == "context":
-        elements = block.get("elements")
-        return isinstance(elements, list) and 0 < len(elements) <= 10
-    if block.get("type") != "section":
-        return False
-    text, fields = block.get("text"), block.get("fields")
-    if text is None and not fields:
-        return False
-    if text is not None and not _is_text(text, _SECTION):
-        return False
-    return fields is None or (
-        isinstance(fields, list)
-        and 0 < len(fields) <= _FIELDS
-        and all(_is_text(field, _FIELD) for field in fields)
-    )
-
-
-def _is_text(element: object, limit: int) -> bool:
-    return (
-        isinstance(element, dict)
-        and element.get("type") in ("mrkdwn", "plain_text")
-        and isinstance(element.get("text"), str)
-        and 0 < len(element["text"]) <= limit
-    )
+        return [found for part in parts for found in _MARKUP.findall(_DATE.sub("", part))]
 
 
 def _texts(block: object) -> list[str]:
@@ -142,7 +116,7 @@ def _texts(block: object) -> list[str]:
 
 def _read(text: str) -> str:
     """mrkdwn without its marks, entities as characters."""
-    text = re.sub(r"^\*(.+?)\*", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r"^\*(.+?)\*", r"\1", _DATE.sub(r"\1", text), flags=re.MULTILINE)
     text = re.sub(r"```(.*?)```", r"\1", text, flags=re.DOTALL)
     text = re.sub(r"`(.*?)`", r"\1", text)
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

@@ -2,17 +2,20 @@
 
 `make demo` shows with it what a person would get in Slack, and the tests send through it. It
 speaks the part of Slack's Web API that Sentinel uses, over real HTTP, to the unmodified Slack SDK:
-auth.test, chat.postMessage, chat.update, conversations.history, conversations.replies and
-conversations.list, with tokens, threads, metadata, pages, limits of blocks, and Slack's own error
-codes. `fail_next` makes it misbehave as Slack and networks do.
+auth.test, chat.postMessage, chat.update, conversations.history, conversations.replies,
+conversations.list and the upload of files, with tokens, scopes, threads, metadata, pages, Slack's
+limits (see loopback_limits.py), and Slack's own error codes. `fail_next` makes it misbehave as
+Slack and networks do.
+
+More can be added before `start`: a method to `methods` (and the scope that it needs to `needs`), a
+token with its scopes to `tokens`, a path that is no method to `routes`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -20,34 +23,49 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
-from sentinel.notify.loopback_message import Fields, Message, refusal
+from sentinel.notify.loopback_files import Files, Shared
+from sentinel.notify.loopback_limits import refusal
+from sentinel.notify.loopback_message import Answer, Fields, Message, SlackError
 
-Answer = dict[str, object]
+Method = Callable[[Fields], Answer]
+
+_NEEDS = {  # the scope without which Slack refuses a method
+    "chat.postMessage": "chat:write",
+    "chat.update": "chat:write",
+    "conversations.history": "channels:history",
+    "conversations.replies": "channels:history",
+    "conversations.list": "channels:read",
+    "files.getUploadURLExternal": "files:write",
+    "files.completeUploadExternal": "files:write",
+}
+SCOPES = frozenset(_NEEDS.values())
+_HTML = "<!DOCTYPE html><html><body><h1>Sign in to the network</h1></body></html>"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How the next request goes wrong.
+    """How the next request goes wrong, or the next one of a `method` ("upload" is a file's bytes).
 
     "rate_limit": HTTP 429 with `Retry-After: seconds`; "error": HTTP 200 with `code`; "http_500":
     nothing is done, "http_500_after": HTTP 500 though it was done; "drop": the connection ends
-    after `seconds` and nothing is done, "drop_after": likewise, but it was done.
+    after `seconds` and nothing is done, "drop_after": likewise, but it was done; "html": a proxy
+    answers in Slack's place, with HTTP `status`.
     """
 
-    kind: Literal["rate_limit", "http_500", "http_500_after", "error", "drop", "drop_after"]
+    kind: Literal["rate_limit", "http_500", "http_500_after", "error", "drop", "drop_after", "html"]
     code: str = ""
     seconds: int = 0
-
-
-class SlackError(Exception):
-    """An answer of `{"ok": false, "error": ...}`."""
+    method: str = ""
+    status: int = 200
 
 
 class LoopbackSlack:
     """`async with LoopbackSlack() as slack:`; then `slack.url` is a base URL for the Slack SDK.
 
-    `channels` are the names that exist. `on_message(message, change)` is called when a message
-    was posted or changed: `change` is "posted" or "changed".
+    `channels` are the names that exist; `closed` has the error of those that take no messages any
+    more (is_archived, channel_not_found, not_in_channel), by name. `on_message(message, change)`
+    is called when a message was posted or changed, or files were shared: `change` is "posted",
+    "changed" or "shared". `expire` ends the life of all tokens with one of Slack's errors.
     """
 
     def __init__(
@@ -57,14 +75,31 @@ class LoopbackSlack:
         channels: tuple[str, ...] = ("training",),
         on_message: Callable[[Message, str], None] | None = None,
         page_size: int = 100,
+        scopes: frozenset[str] = SCOPES,
     ) -> None:
         self.token = token
+        self.tokens = {token: scopes}
+        self.closed: dict[str, str] = {}
         self.messages: list[Message] = []
         self.requests: list[str] = []  # methods that were called, also those that failed
+        self.files = Files(self._may_share, self._share)
+        self.needs = dict(_NEEDS)
+        self.methods: dict[str, Method] = {
+            "auth.test": self._auth_test,
+            "chat.postMessage": self._post,
+            "chat.update": self._update,
+            "conversations.history": self._history,
+            "conversations.replies": self._replies,
+            "conversations.list": self._list,
+            "files.getUploadURLExternal": self.files.offer,
+            "files.completeUploadExternal": self.files.complete,
+        }
+        self.routes: list[web.RouteDef] = []
+        self._expired = ""
         self._channels = {f"C0LOOPBACK{n}": name for n, name in enumerate(channels)}
         self._on_message = on_message
         self._page_size = page_size
-        self._faults: deque[Fault] = deque()
+        self._faults: list[Fault] = []
         self._last_ts = 0.0
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -77,6 +112,10 @@ class LoopbackSlack:
     def fail_next(self, *faults: Fault) -> None:
         """The coming requests go wrong like this, one each."""
         self._faults.extend(faults)
+
+    def expire(self, code: str) -> None:
+        """No token is taken any more: "token_expired", "token_revoked", "account_inactive" ..."""
+        self._expired = code
 
     async def __aenter__(self) -> LoopbackSlack:
         await self.start()
@@ -92,14 +131,17 @@ class LoopbackSlack:
 
     async def start(self, port: int = 0) -> None:
         """Listen on 127.0.0.1, on a free port unless one is given."""
-        app = web.Application()
+        app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/api/{method}", self._handle)
+        app.router.add_post("/upload/{file}", self._upload)
+        app.router.add_routes(self.routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         name: tuple[str, int] = self._runner.addresses[0]
         self._port = name[1]
+        self.files.url = f"http://127.0.0.1:{self._port}/upload/"
 
     async def stop(self) -> None:
         """Close all connections; the messages stay, and `start` may be called again."""
@@ -109,38 +151,52 @@ class LoopbackSlack:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         method = request.match_info["method"]
-        self.requests.append(method)
-        fault = self._faults.popleft() if self._faults else None
-        if fault and fault.kind in ("rate_limit", "http_500", "error", "drop"):
+        fault = self._next_fault(method)
+        if fault and not fault.kind.endswith("_after"):
             return await _go_wrong(fault, request)
         try:
             fields = await _fields(request)
-            self._authenticate(request, fields)
-            answer = {"ok": True, **self._do(method, fields)}
+            self._authenticate(request, method, fields)
+            if method not in self.methods:
+                raise SlackError("unknown_method")
+            answer = {"ok": True, **self.methods[method](fields)}
         except SlackError as error:
-            answer = {"ok": False, "error": str(error)}
+            answer = {"ok": False, **error.answer}
         return await _go_wrong(fault, request) if fault else web.json_response(answer)
 
-    def _authenticate(self, request: web.Request, fields: Fields) -> None:
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        """The bytes of a file, at the address that was given out for it."""
+        fault = self._next_fault("upload")
+        if fault and not fault.kind.endswith("_after"):
+            return await _go_wrong(fault, request)
+        size = self.files.take(request.match_info["file"], await request.read())
+        if fault:
+            return await _go_wrong(fault, request)
+        if size is None:
+            return web.Response(status=404, text="no such upload")
+        return web.Response(text=f"OK - {size}")
+
+    def _next_fault(self, method: str) -> Fault | None:
+        self.requests.append(method)
+        for fault in self._faults:
+            if fault.method in ("", method):
+                self._faults.remove(fault)
+                return fault
+        return None
+
+    def _authenticate(self, request: web.Request, method: str, fields: Fields) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = token if scheme == "Bearer" else fields.get("token")
         if not given:
             raise SlackError("not_authed")
-        if given != self.token:
+        scopes = self.tokens.get(str(given))
+        if scopes is None:
             raise SlackError("invalid_auth")
-
-    def _do(self, method: str, fields: Fields) -> Answer:
-        methods: Mapping[str, Callable[[Fields], Answer]] = {
-            "auth.test": self._auth_test,
-            "chat.postMessage": self._post,
-            "chat.update": self._update,
-            "conversations.history": self._history,
-            "conversations.replies": self._replies,
-            "conversations.list": self._list,
-        }
-        if method not in methods:
-            raise SlackError("unknown_method")
-        return methods[method](fields)
+        if self._expired:
+            raise SlackError(self._expired)
+        needed = self.needs.get(method)
+        if needed is not None and needed not in scopes:
+            raise SlackError("missing_scope", needed=needed, provided=",".join(sorted(scopes)))
 
     def _auth_test(self, fields: Fields) -> Answer:
         return {
@@ -172,6 +228,25 @@ class LoopbackSlack:
         self.messages[self.messages.index(message)] = changed
         self._tell(changed, "changed")
         return {"channel": channel, "ts": changed.ts, "text": changed.text}
+
+    def _may_share(self, channel: str, thread_ts: str | None) -> None:
+        self._channel({"channel": channel})
+        if thread_ts:
+            self._find(channel, thread_ts, "invalid_thread_ts")
+
+    def _share(self, shared: Shared) -> None:
+        """Slack says what has been uploaded in a message of its own."""
+        name = self._channels[shared.channel]
+        message = Message(
+            channel=shared.channel,
+            channel_name=name,
+            ts=self._next_ts(),
+            text=shared.comment,
+            thread_ts=shared.thread_ts,
+            files=shared.files,
+        )
+        self.messages.append(message)
+        self._tell(message, "shared")
 
     def _history(self, fields: Fields) -> Answer:
         channel = self._channel(fields)
@@ -211,6 +286,8 @@ class LoopbackSlack:
         wanted = str(fields.get("channel") or "")
         for key, name in self._channels.items():
             if wanted == key or (by_name and wanted.lstrip("#") == name):
+                if name in self.closed:
+                    raise SlackError(self.closed[name])
                 return key
         raise SlackError("channel_not_found")
 
@@ -245,7 +322,7 @@ async def _decoded(request: web.Request) -> Fields:
         fields |= msgspec.json.decode(body or b"{}", type=dict[str, object])
     else:
         fields |= dict(await request.post())
-    for key in ("blocks", "metadata"):  # in a form, these are JSON
+    for key in ("blocks", "metadata", "files"):  # in a form, these are JSON
         if isinstance(value := fields.get(key), str):
             fields[key] = msgspec.json.decode(value)
     return fields
@@ -260,6 +337,8 @@ async def _go_wrong(fault: Fault, request: web.Request) -> web.StreamResponse:
         return web.json_response({"ok": False, "error": "ratelimited"}, status=429, headers=headers)
     if fault.kind in ("http_500", "http_500_after"):
         return web.Response(status=500, text="Internal Server Error")
+    if fault.kind == "html":
+        return web.Response(status=fault.status, text=_HTML, content_type="text/html")
     await asyncio.sleep(fault.seconds)
     if request.transport:
         request.transport.abort()

@@ -197,3 +197,120 @@ async def test_whoever_looks_on_hears_of_each_message() -> None:
 )
 def test_what_slack_would_obey_is_known(text: str, mentions: list[str]) -> None:
     assert Message.made_of({"text": text}, "C1", "t", "1.0").mentions() == mentions
+
+
+SECTION = {"type": "section", "text": {"type": "mrkdwn", "text": "x"}}
+
+
+def button(**fields: object) -> dict[str, object]:
+    return {"type": "button", "text": {"type": "plain_text", "text": "Go"}, **fields}
+
+
+def actions(*elements: dict[str, object], **fields: object) -> dict[str, object]:
+    return {"type": "actions", "elements": [*elements], **fields}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "code"),
+    [
+        ([{**SECTION, "text": {"type": "mrkdwn", "text": "x" * 3001}}], "invalid_blocks"),
+        ([{**SECTION, "text": {"type": "mrkdwn", "text": ""}}], "invalid_blocks"),
+        ([{**SECTION, "novelty": 1}], "invalid_blocks"),
+        ([{"type": "novelty"}], "invalid_blocks"),
+        (["section"], "invalid_blocks"),
+        ([{**SECTION, "fields": [{"type": "mrkdwn", "text": "x" * 2001}]}], "invalid_blocks"),
+        ([{**SECTION, "fields": [{"type": "mrkdwn", "text": "x"}] * 11}], "invalid_blocks"),
+        ([SECTION] * 51, "invalid_blocks"),
+        ([{**SECTION, "block_id": "one"}] * 2, "invalid_blocks"),
+        ([{"type": "header", "text": {"type": "plain_text", "text": "x" * 151}}], "invalid_blocks"),
+        ([{"type": "header", "text": {"type": "mrkdwn", "text": "x"}}], "invalid_blocks"),
+        ([{"type": "context", "elements": [SECTION["text"]] * 11}], "invalid_blocks"),
+        ([actions(button(value="x" * 2001))], "invalid_blocks"),
+        ([actions(button(action_id="x" * 256))], "invalid_blocks"),
+        ([actions(button(action_id="a"), button(action_id="a"))], "invalid_blocks"),
+        (
+            [actions({**button(), "text": {"type": "plain_text", "text": "x" * 76}})],
+            "invalid_blocks",
+        ),
+        ([actions(*[button(action_id=str(n)) for n in range(26)])], "invalid_blocks"),
+        ([{**SECTION, "text": {"type": "mrkdwn", "text": "x" * 3000}}] * 4, "msg_blocks_too_long"),
+    ],
+)
+async def test_blocks_are_refused_as_slack_refuses_them(
+    slack: LoopbackSlack, blocks: list[object], code: str
+) -> None:
+    assert await error_of(slack, "chat.postMessage", channel="training", blocks=blocks) == code
+
+
+async def test_what_slack_takes_is_taken(slack: LoopbackSlack) -> None:
+    blocks = [
+        {"type": "header", "text": {"type": "plain_text", "text": "x" * 150, "emoji": True}},
+        SECTION,
+        {"type": "divider"},
+        actions(button(action_id="a", value="x" * 2000, style="danger"), button(action_id="b")),
+    ]
+    answer = await call(slack, "chat.postMessage", body={"channel": "training", "blocks": blocks})
+    assert answer["ok"]
+
+
+async def test_metadata_has_a_size(slack: LoopbackSlack) -> None:
+    metadata = {"event_type": "t", "event_payload": {"a": "x" * 20_000}}
+    fields = {"channel": "training", "text": "x", "metadata": metadata}
+    assert await error_of(slack, "chat.postMessage", **fields) == "metadata_too_large"
+
+
+async def test_a_scope_that_is_missing_is_named() -> None:
+    async with LoopbackSlack(scopes=frozenset({"chat:write"})) as slack:
+        answer = await call(slack, "files.getUploadURLExternal", form={"filename": "a"})
+        assert answer == {
+            "ok": False,
+            "error": "missing_scope",
+            "needed": "files:write",
+            "provided": "chat:write",
+        }
+        slack.tokens["xapp-1"] = frozenset({"connections:write"})
+        slack.methods["apps.connections.open"] = lambda fields: {"url": "wss://"}
+        slack.needs["apps.connections.open"] = "connections:write"
+        assert (await call(slack, "apps.connections.open", token="xapp-1"))["url"] == "wss://"
+        assert (await call(slack, "apps.connections.open"))["error"] == "missing_scope"
+
+
+async def test_a_file_is_announced_then_sent_then_shared(slack: LoopbackSlack) -> None:
+    head = await call(slack, "chat.postMessage", body={"channel": "training", "text": "one"})
+    offer = {"filename": "a.txt", "length": "3", "alt_txt": "three letters"}
+    offered = await call(slack, "files.getUploadURLExternal", form=offer)
+    share = {
+        "files": [{"id": offered["file_id"], "title": "A"}],
+        "channel_id": "C0LOOPBACK0",
+        "thread_ts": head["ts"],
+        "initial_comment": "see",
+    }
+    assert await error_of(slack, "files.completeUploadExternal", **share) == "file_not_found"
+    async with aiohttp.ClientSession() as session:
+        for body, status in ((b"four", 404), (b"abc", 200), (b"abc", 404)):
+            async with session.post(str(offered["upload_url"]), data=body) as response:
+                assert response.status == status
+    wrong = {**share, "thread_ts": "1.0"}
+    assert await error_of(slack, "files.completeUploadExternal", **wrong) == "invalid_thread_ts"
+    assert (await call(slack, "files.completeUploadExternal", body=share))["ok"]
+    assert await error_of(slack, "files.completeUploadExternal", **share) == "file_not_found"
+
+    (_, shared) = slack.messages
+    assert (shared.text, shared.thread_ts) == ("see", head["ts"])
+    assert [(one.name, one.title, one.data) for one in shared.files] == [("a.txt", "A", b"abc")]
+
+
+@pytest.mark.parametrize("fields", [{}, {"filename": "a"}, {"filename": "a", "length": "0"}])
+async def test_a_file_without_name_or_length_is_refused(
+    slack: LoopbackSlack, fields: dict[str, str]
+) -> None:
+    assert await error_of(slack, "files.getUploadURLExternal", **fields) == "invalid_arguments"
+
+
+async def test_channels_close_and_tokens_expire(slack: LoopbackSlack) -> None:
+    post = {"channel": "training", "text": "x"}
+    slack.closed["training"] = "is_archived"
+    assert await error_of(slack, "chat.postMessage", **post) == "is_archived"
+    slack.closed.clear()
+    slack.expire("token_revoked")
+    assert await error_of(slack, "chat.postMessage", **post) == "token_revoked"

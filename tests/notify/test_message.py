@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from sentinel.held import HoldTerms
 from sentinel.notify.blocks import blocks, escape, fallback
-from sentinel.notify.loopback_message import Message, refusal
+from sentinel.notify.loopback_limits import refusal
+from sentinel.notify.loopback_message import Message
 from sentinel.notify.message import Station, as_text, compose, compose_reply, plain
 from sentinel.notify.notice import Action, Cause, Hold, LastGood, Notice
 from tests.notify.notices import HELD, REQUESTED, STATION, notice
