@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sentinel.engine.run import RunEngine
 from sentinel.errors import ReplayError
+from sentinel.pictures.style import COLORS, DPI, INK, is_steep, mark_not_finite, plain_axis, short
 from sentinel.replay.backtest import Backtest, Episode
 from sentinel.replay.envelope import Envelope
 from sentinel.wire import Series
@@ -19,13 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIRST = ("loss", "grad_norm", "update_norm", "lr", "loss_scale")  # shown wherever they are there
-COLORS = {"critical": "#c1121f", "warning": "#e07a00", "info": "#1f77b4"}
-_INK = "#22333b"
 _MAX_PANELS = 6
 _MAX_SERIES = 64  # that are followed
 _MAX_LANES = 12  # rules that are named
-_STEEP = 30.0  # the highest over the lowest value from which on the scale is logarithmic
-_WIDTH, _DPI = 6.0, 200  # inches; 1200 pixels: letters can be read on a telephone
+_WIDTH = 6.0  # inches
 _TITLE, _PANEL, _LANE, _FOOT = 0.95, 1.75, 0.36, 0.55  # inches
 
 
@@ -87,7 +85,7 @@ class Picture:
         """Write it; returns where it is. Raises `ReplayError`."""
         figure = _figure(self._test, self._chosen())
         data = io.BytesIO()
-        figure.savefig(data, format="png", dpi=_DPI)
+        figure.savefig(data, format="png", dpi=DPI)
         try:
             self.path.write_bytes(data.getvalue())
         except OSError as error:
@@ -161,23 +159,14 @@ def _panel(ax: Axes, series: Series, envelope: Envelope, episodes: Sequence[Epis
     if points:
         dots = "." if len(points) <= 60 else ""
         thin = 0.5 if len(points) > 1000 else 1.0
-        ax.plot(*zip(*points, strict=True), color=_INK, linewidth=thin, marker=dots)
-    steep = envelope.lowest > 0 and envelope.highest > _STEEP * envelope.lowest
-    steep = steep and series.signal != "lr"  # a schedule is known by its shape
+        ax.plot(*zip(*points, strict=True), color=INK, linewidth=thin, marker=dots)
+    steep = is_steep(series.signal, envelope.lowest, envelope.highest)
     if steep:
         ax.set_yscale("log")
     else:
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     if envelope.odd:
-        ax.plot(
-            envelope.odd,
-            [0.94] * len(envelope.odd),
-            "x",
-            color=COLORS["critical"],
-            markersize=6,
-            markeredgewidth=1.6,
-            transform=ax.get_xaxis_transform(),
-        )
+        mark_not_finite(ax, envelope.odd)
     for severity, color in reversed(COLORS.items()):  # the gravest is drawn last
         fired = [one for one in episodes if one.alert.severity == severity]
         ax.vlines(
@@ -192,7 +181,7 @@ def _panel(ax: Axes, series: Series, envelope: Envelope, episodes: Sequence[Epis
         )
     name = f"{series.signal} {series.label}".strip().replace("_", " ")
     ax.set_title(f"{name} (log)" if steep else name, loc="left", fontsize=11, pad=3)
-    _plain_axis(ax)
+    plain_axis(ax)
     ax.tick_params(labelbottom=False)
 
 
@@ -232,13 +221,6 @@ def _bar(episode: Episode, last: int) -> tuple[float, float]:
     return begin, max(0, end - begin)
 
 
-def _plain_axis(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#dddddd", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.tick_params(labelsize=10)
-
-
 def _words(
     figure: Figure,
     test: Backtest,
@@ -250,7 +232,7 @@ def _words(
     trial = test.trials[0]
     lowest.tick_params(labelbottom=True)
     lowest.set_xlabel("step", fontsize=11)
-    lowest.xaxis.set_major_formatter(lambda step, _: _short(step))
+    lowest.xaxis.set_major_formatter(lambda step, _: short(step))
     run = test.run if len(test.run) <= 48 else test.run[:47] + "…"
     alerts, pauses = len(trial.episodes), trial.pauses
     counts = f"{alerts:,} alert{'s' * (alerts != 1)}, {pauses:,} pause{'s' * (pauses != 1)}"
@@ -272,11 +254,6 @@ def _words(
     for text, color in keys:
         figure.text(at, 1 - 0.79 / height, text, fontsize=10, color=color, fontweight="bold")
         at += 0.022 * len(text) * 0.62 + 0.03
-
-
-def _short(step: float) -> str:
-    """A step in few letters: 1500k for 1,500,000."""
-    return f"{step / 1000:g}k" if step and step % 100 == 0 and step >= 10_000 else f"{step:g}"
 
 
 def _file_name(run: str) -> str:
