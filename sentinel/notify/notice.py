@@ -100,7 +100,8 @@ class LastGood(Struct, frozen=True):
 class Notice(Struct, frozen=True):
     """Everything a message can say. `about` is the action that caused it, if one did.
 
-    `at`: seconds since the epoch. `alert_count` counts also the alerts that are not listed.
+    `at`: seconds since the epoch; so is `opened_at`, 0 where it is not known. `alert_count` counts
+    also the alerts that are not listed.
     """
 
     at: float
@@ -111,6 +112,7 @@ class Notice(Struct, frozen=True):
     about: Action | None = None
     summary: str = ""
     advice: str = ""
+    opened_at: float = 0.0
     escalated: bool = False
     hold: Hold | None = None
     last_good: LastGood | None = None

@@ -277,4 +277,5 @@ async def _call(
         raise DeliveryError(f"Slack cannot be reached: {error}") from error
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
         reason = str(error) or type(error).__name__
-        raise DeliveryError(f"Slack did not answer: {reason}", doubtful=posts) from error
+        # Not `from error`: it has the request's headers, and the token in them.
+        raise DeliveryError(f"Slack did not answer: {reason}", doubtful=posts) from None

@@ -76,6 +76,7 @@ class Payload(TypedDict):
     about: ActionNote | None
     summary: str
     advice: str
+    opened_at: float
     escalated: bool
     hold: HoldNote | None
     last_good: LastGood | None
@@ -195,6 +196,7 @@ def _payload(
     hold: HoldNote | None = None,
 ) -> Payload:
     incident = reading.incident(connection, incident_id)
+    (times,) = rows(connection, "SELECT opened_at FROM incidents WHERE id = ?", (incident_id,))
     alerts, incident["alerts"], incident["actions"] = incident["alerts"], [], []
     culprit = _culprit(reading.alerts_of(connection, incident_id), incident)
     actions = rows(
@@ -211,6 +213,7 @@ def _payload(
         "about": about,
         "summary": reading.text(culprit["summary"]) if culprit else "",
         "advice": reading.text(culprit["advice"]) if culprit else "",
+        "opened_at": reading.real(times["opened_at"]),
         "escalated": escalated,
         "hold": hold,
         "last_good": _last_good(connection, incident, about),

@@ -1,0 +1,268 @@
+"""Grafana as a receiver, through grafana-api: an incident is one annotation, from onset to end.
+
+The library blocks, follows redirects, and reads answers without an end. So its calls run beside
+the event loop, and its session speaks through an adapter of ours, which bounds what is read and
+tells errors apart. Of the library's annotations only the change by PATCH is used: it knows
+dashboards by number alone, which Grafana has given up for the UID.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+import requests
+from grafana_api.grafana_face import GrafanaFace
+from requests.adapters import HTTPAdapter
+
+from sentinel import clock
+from sentinel.errors import DeliveryError
+from sentinel.notify import request, sentence
+from sentinel.notify.aside import Aside
+from sentinel.notify.message import plain
+from sentinel.notify.notice import Notice
+from sentinel.notify.receiver import Letter, Posted
+from sentinel.notify.request import LIMIT, refusal
+
+T = TypeVar("T")
+Timeout = float | tuple[float | None, float | None] | None
+Certificate = str | tuple[str, str] | None
+
+_TAG = 100  # characters that Grafana keeps of a tag
+_MAX_TAGS = 40
+_PART = 1024  # bytes that are read at once, between looks at the clock
+
+
+class _Error(msgspec.Struct):
+    message: str
+
+
+class GrafanaReceiver:
+    """Marks each incident on a dashboard, or, without one, where annotations are asked by tag."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        token: str,
+        dashboard_uid: str | None = None,
+        tags: Sequence[str] = (),
+        *,
+        timeout: float = request.TIMEOUT,
+    ) -> None:
+        """`url`: where its pages are, without `/api`; `token`: of a service account that may read
+        and write annotations; `tags` are added to those of the incident.
+
+        Raises `SentinelError` for a URL that cannot be used.
+        """
+        self.name = name
+        self._who = f"Grafana ({name})"
+        self._url = request.checked(url, self._who)
+        self._token = token
+        self._dashboard = dashboard_uid
+        self._tags = [plain(tag, _TAG) for tag in tags]
+        self._timeout = timeout
+        self._aside = Aside(self._who, timeout)
+
+    async def check(self) -> str:
+        """Whether annotations may be read. Raises `DeliveryError`."""
+        await self._call(lambda grafana: self._listed(grafana, ["sentinel"]))
+        return f"annotations on {self._dashboard or 'no dashboard of their own'}"
+
+    async def deliver(self, letter: Letter) -> Posted:
+        """Make the incident's annotation, or bring it up to date. Raises `DeliveryError`."""
+        notice, head = letter.notice, letter.head
+        if head is not None:
+            number = head.ts
+            try:
+                await self._call(lambda grafana: self._change(grafana, number, notice))
+                return Posted(head.channel, head.ts)
+            except DeliveryError as error:
+                if error.code != "404":
+                    raise
+            if (other := await self._find(notice)) not in (None, number):  # made anew before
+                await self._call(lambda grafana: self._change(grafana, str(other), notice))
+                return Posted(head.channel, str(other))
+        number = await self._call(lambda grafana: self._make(grafana, notice), changes=True)
+        return Posted(self._dashboard or "", number)
+
+    async def find(self, letter: Letter, since: float) -> Posted | None:
+        """By the incident's tag. A change is done again: that does no harm."""
+        if letter.head is not None:
+            return None
+        number = await self._find(letter.notice)
+        return None if number is None else Posted(self._dashboard or "", number)
+
+    async def refresh(self, letter: Letter) -> None:
+        """Each letter has done so."""
+
+    async def close(self) -> None:
+        """Nothing is held between requests."""
+
+    async def _find(self, notice: Notice) -> str | None:
+        tag = _tag("incident", notice.incident.id)
+        return await self._call(lambda grafana: self._listed(grafana, [tag]))
+
+    # In a thread.
+
+    def _make(self, grafana: GrafanaFace, notice: Notice) -> str:
+        fields = self._fields(notice)
+        if self._dashboard:
+            fields["dashboardUID"] = self._dashboard
+        made = grafana.api.POST("/annotations", json=fields)
+        number = made.get("id") if isinstance(made, dict) else None
+        if not isinstance(number, int):
+            raise ValueError(made)
+        return str(number)
+
+    def _change(self, grafana: GrafanaFace, number: str, notice: Notice) -> None:
+        fields = self._fields(notice)
+        grafana.annotations.partial_update_annotation(
+            int(number),
+            time_from=fields["time"],
+            time_to=fields["timeEnd"],
+            tags=fields["tags"],
+            text=fields["text"],
+        )
+
+    def _listed(self, grafana: GrafanaFace, tags: Sequence[str]) -> str | None:
+        query = urlencode([*(("tags", tag) for tag in tags), ("limit", "1")])
+        found = grafana.api.GET(f"/annotations?{query}")
+        if not isinstance(found, list):
+            raise ValueError(found)
+        numbers = [one.get("id") for one in found if isinstance(one, dict)]
+        return str(numbers[0]) if numbers else None
+
+    def _fields(self, notice: Notice) -> dict[str, object]:
+        incident = notice.incident
+        own = [
+            "sentinel",
+            _tag("run", incident.run),
+            _tag("severity", incident.severity),
+            _tag("rule", incident.cause.rule),
+            _tag("incident", incident.id),
+        ]
+        starts = min(sentence.onset(notice), clock.wall())
+        return {
+            "time": int(starts * 1000),
+            "timeEnd": int(max(starts, notice.at) * 1000),
+            "tags": [*dict.fromkeys([*own, *self._tags])][:_MAX_TAGS],
+            "text": _text(notice),
+        }
+
+    async def _call(self, work: Callable[[GrafanaFace], T], *, changes: bool = False) -> T:
+        def call() -> T:
+            grafana = self._client()
+            try:
+                return work(grafana)
+            finally:
+                grafana.api.s.close()
+
+        try:
+            return await self._aside.call(call)
+        except DeliveryError as error:
+            error.doubtful = error.doubtful and changes
+            raise
+        except (ValueError, TypeError):  # also JSON that is none
+            why = f"{self._who}: what answers there is something else, look at the URL"
+            raise DeliveryError(why, doubtful=changes) from None
+
+    def _client(self) -> GrafanaFace:
+        parts = urlsplit(self._url)
+        prefix = parts.path.lstrip("/")
+        grafana = GrafanaFace(
+            self._token,
+            host=parts.netloc,
+            url_path_prefix=f"{prefix}/" if prefix else "",
+            protocol=parts.scheme,
+            timeout=self._timeout / 2,  # for the connection, and for each part of an answer
+        )
+        session = grafana.api.s
+        session.headers["Accept-Encoding"] = "identity"
+        adapter = _Bounded(self._who, self._timeout)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        session.trust_env = not request.is_loopback(self._url)
+        return grafana
+
+
+class _Bounded(HTTPAdapter):
+    """Makes every answer a small one, and every refusal a `DeliveryError`."""
+
+    def __init__(self, who: str, timeout: float) -> None:
+        super().__init__()
+        self._who = who
+        self._timeout = timeout
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Timeout = None,
+        verify: bool | str = True,
+        cert: Certificate = None,
+        proxies: dict[str, str] | None = None,
+    ) -> requests.Response:
+        """See `HTTPAdapter`. Raises `DeliveryError`."""
+        try:
+            answer = super().send(request, True, timeout, verify, cert, proxies)
+            with answer:
+                body = self._read(answer)
+        except requests.RequestException as error:
+            raise self._silence(error) from None
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        if not 200 <= answer.status_code < 300:
+            raise refusal(self._who, answer.status_code, headers, detail=_said(body))
+        whole = requests.Response()
+        whole.status_code = answer.status_code
+        whole.request = request
+        whole.raw = io.BytesIO(body)
+        return whole
+
+    def _read(self, answer: requests.Response) -> bytes:
+        deadline = clock.monotonic() + self._timeout
+        body = bytearray()
+        for part in answer.iter_content(_PART):
+            body += part
+            if len(body) > LIMIT or clock.monotonic() > deadline:
+                raise DeliveryError(f"{self._who} does not come to an end", doubtful=True)
+        return bytes(body)
+
+    def _silence(self, error: requests.RequestException) -> DeliveryError:
+        """Why there is no answer, without the address that the library's own words have."""
+        # What ended before anything was sent comes wrapped, with the reason inside.
+        unsent = error.args and hasattr(error.args[0], "reason")
+        if isinstance(error, requests.exceptions.SSLError):
+            return DeliveryError(f"{self._who} cannot be reached: its certificate is not trusted")
+        if isinstance(error, requests.ConnectTimeout) or unsent:
+            return DeliveryError(f"{self._who} cannot be reached")
+        return DeliveryError(f"{self._who} did not answer", doubtful=True)
+
+
+def _said(body: bytes) -> str:
+    """The message in an error of Grafana's."""
+    try:
+        return plain(msgspec.json.decode(body, type=_Error).message)
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _tag(name: str, value: str) -> str:
+    return plain(f"{name}:{value}", _TAG)
+
+
+def _text(notice: Notice) -> str:
+    """As Grafana shows it, which takes some HTML."""
+    incident = notice.incident
+    lines = [
+        f"{plain(incident.cause.rule)} ({plain(incident.severity)}, {plain(incident.state)})",
+        sentence.summary(notice),
+        sentence.where(notice),
+        sentence.done(notice),
+        sentence.advice(notice),
+    ]
+    return "\n".join(html.escape(line) for line in lines if line)
