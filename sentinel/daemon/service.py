@@ -30,6 +30,7 @@ from sentinel.daemon.orders import Desk
 from sentinel.daemon.refusals import Refusals
 from sentinel.daemon.run import Line, Run
 from sentinel.daemon.session import Session
+from sentinel.daemon.telemetry import RecordedTelemetry
 from sentinel.daemon.view import rows_of
 from sentinel.engine.checkpoint import CLEAN_STEPS
 from sentinel.engine.rule import Rule
@@ -37,6 +38,7 @@ from sentinel.engine.run import RunEngine
 from sentinel.errors import SentinelError, StateError, WireError
 from sentinel.notify.dispatcher import Dispatcher
 from sentinel.notify.receiver import Receiver
+from sentinel.notify.telemetry import Illustrates
 from sentinel.store.outbox import to_all
 from sentinel.store.recording import Recording
 from sentinel.store.store import Store
@@ -119,7 +121,10 @@ class Service:
         except BaseException:
             self._release()
             raise
+        telemetry = RecordedTelemetry(self.store.state_dir, self._engine_of, self._flush_now)
         for receiver in receivers:
+            if isinstance(receiver, Illustrates):
+                receiver.illustrate(telemetry)
             self._deliver(receiver)
         self._clock = asyncio.create_task(self._tick_forever())
 
@@ -182,6 +187,13 @@ class Service:
         )
         if again:
             log.info("%s: %d messages that had failed are sent again", receiver.name, len(again))
+
+    def _engine_of(self, run: str) -> RunEngine | None:
+        known = self.runs.get(run)
+        return known.engine if known else None
+
+    async def _flush_now(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._flusher, self._flush)
 
     # For sessions.
 

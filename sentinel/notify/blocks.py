@@ -1,18 +1,27 @@
-"""A message in Slack's Block Kit: within its limits, and with nothing in it that Slack obeys."""
+"""A message in Slack's Block Kit: within its limits, and with nothing in it that Slack obeys.
+
+What a person needs first comes first, since a telephone shows some ten lines of it. All text is
+rich text or plain text, in which Slack looks for no mark-up: what a name or a stack has in it is
+shown as it is. Only the text for notifications has characters that need to be escaped.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
-from sentinel.notify.message import Text, as_text
+from sentinel.notify.message import Point, Text, as_text, utc
+from sentinel.notify.plain import cut, plain_lines
 
-_SECTION = 3000  # characters of a section's text
-_FIELD = 2000  # characters of a field
-_FIELDS = 10  # fields in a section
-_FALLBACK = 3000  # characters of the plain text that notifications show
+_HEADER = 150  # characters of a header: Slack's own limit
+_LONG = 1400  # of the text in one block, so that all of them are far below Slack's limit
+_COMMANDS = 2500
+_FALLBACK = 600  # of the text that notifications show
+_TEXT = 3000  # of a message that is text alone
+_STACK = 2900  # of a stack: Slack takes 3,000 characters in most texts
+_WHEN = "{date_short_pretty} {time_secs}"
 
-Element = dict[str, str]
-Block = dict[str, str | Element | list[Element]]
+Block = dict[str, object]
+Element = dict[str, object]
 
 
 def escape(text: str) -> str:
@@ -24,64 +33,120 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def code(text: str) -> str:
-    """Text in a fixed-width font, where stars and underscores mean nothing."""
-    return "`" + escape(text.replace("`", "'")) + "`"
-
-
 def fallback(text: Text) -> str:
-    """The message without blocks: what notifications, and clients without blocks, show."""
-    return _fit(escape(as_text(text)).split("\n"), _FALLBACK)
+    """The message in one or two sentences: what notifications and screen readers have."""
+    return escape(cut(text.brief or text.headline, _FALLBACK))
 
 
-def blocks(text: Text) -> list[Block]:
-    """The message as at most ten blocks."""
-    summary = f"\n{escape(text.summary)}" if text.summary else ""
-    built = [_section(f"*{escape(text.headline)}*{summary}")]
-    if text.facts:
-        fields = [f"*{escape(label)}*\n{code(value)}" for label, value in text.facts]
-        shown = [_mrkdwn(_cut(field, _FIELD)) for field in fields[:_FIELDS]]
-        built.append({"type": "section", "fields": shown})
-    did = f"*What Sentinel did*\n{escape(text.done)}" if text.done else ""
-    if lines := [line for line in (did, escape(text.way_back)) if line]:
-        built.append(_section("\n".join(lines)))
-    if text.alerts:
-        lines = [f"• {escape(alert)}" for alert in text.alerts]
-        more = [f"• and {text.more_alerts} more"] if text.more_alerts else []
-        built.append(_section(_fit(["*Alerts*", *lines, *more], _SECTION)))
-    if text.advice:
-        built.append(_section(f"*Advice*\n{escape(text.advice)}"))
-    if text.commands:
-        built += _commands(text)
+def without_blocks(text: Text) -> str:
+    """The whole message as text, for when Slack takes no blocks."""
+    return escape("\n".join(_fit(as_text(text).split("\n"), _TEXT)))
+
+
+def blocks(text: Text, buttons: Sequence[Block] = ()) -> list[Block]:
+    """The message as at most ten blocks, besides those of the buttons."""
+    built = [_header(text.headline)]
+    summary = [[_bold(cut(text.summary, _LONG))]] if text.summary else []
+    built += _rich([*summary, *map(_point, text.points)])
+    now = [_point(Point("Now", text.done))] if text.done else []
+    ends = [_point(text.ends)] if text.ends else []
+    back = [[_plain(text.way_back)]] if text.way_back else []
+    built += _rich([*now, *ends, *back])
+    built += _rich([_point(Point("What to do", text.advice))] if text.advice else [])
+    built += buttons
+    built += _listed("Evidence", text.evidence)
+    built += _rich([[_bold(f"{label}: "), _code(value)] for label, value in text.facts])
+    more = [f"and {text.more_alerts} more"] if text.more_alerts else []
+    built += _listed("Alerts", (*_fit(text.alerts, _LONG), *more))
+    built += _commands(text)
     if text.footer:
-        built.append({"type": "context", "elements": [_mrkdwn(escape(text.footer))]})
+        footer = {"type": "plain_text", "text": cut(text.footer, _LONG), "emoji": False}
+        built.append({"type": "context", "elements": [footer]})
     return built
 
 
-def _commands(text: Text) -> list[Block]:
-    width = max(len(command.line) for command in text.commands)
-    lines = [
-        escape(f"{command.line.ljust(width)}  # {command.effect}") for command in text.commands
+def whole(title: str, text: str) -> list[Block]:
+    """A piece of evidence with all that it says: its title, and its text as it is."""
+    shown = plain_lines(text, _STACK)
+    return [
+        _rich_text(_line([_bold(cut(title, _LONG))]), *([_preformatted(shown)] if shown else []))
     ]
-    if sum(map(len, lines)) > _SECTION - 500:
+
+
+def fits(text: str) -> bool:
+    """Whether `whole` leaves nothing of it out."""
+    return len(plain_lines(text, len(text) + 1)) <= _STACK
+
+
+def _header(headline: str) -> Block:
+    text = {"type": "plain_text", "text": cut(headline, _HEADER), "emoji": False}
+    return {"type": "header", "text": text}
+
+
+def _commands(text: Text) -> list[Block]:
+    width = max((len(command.line) for command in text.commands), default=0)
+    lines = [f"{command.line.ljust(width)}  # {command.effect}" for command in text.commands]
+    if not lines or sum(map(len, lines)) > _COMMANDS:
         return []  # half a command is worse than none; `sentinel status` shows them all
-    return [_section(f"*What you can do*, on {code(text.host)}:\n```" + "\n".join(lines) + "```")]
+    where = _line(
+        [_bold("By hand"), _plain(", on "), _code(text.host or "the daemon's host"), _plain(":")]
+    )
+    return [_rich_text(where, _preformatted("\n".join(lines)))]
 
 
-def _section(text: str) -> Block:
-    return {"type": "section", "text": _mrkdwn(_cut(text, _SECTION))}
+def _listed(title: str, lines: Sequence[str]) -> list[Block]:
+    if not lines:
+        return []
+    items = [_line([_plain(line)]) for line in lines]
+    bullets: Element = {"type": "rich_text_list", "style": "bullet", "elements": items}
+    return [_rich_text(_line([_bold(title)]), bullets)]
 
 
-def _mrkdwn(text: str) -> Element:
-    return {"type": "mrkdwn", "text": text}
+def _point(point: Point) -> list[Element]:
+    value = f"{cut(point.value, _LONG)} " if point.value and point.moment else point.value
+    said = [_plain(cut(value, _LONG))] if value else []
+    when = [_moment(point.moment)] if point.moment is not None else []
+    return [_bold(f"{point.label}: "), *said, *when]
 
 
-def _cut(text: str, limit: int) -> str:
-    """At most `limit` characters, with no entity cut in two."""
-    return text if len(text) <= limit else re.sub(r"&[a-z]*$", "", text[: limit - 1]) + "…"
+def _moment(seconds: float) -> Element:
+    """A moment in the reader's own time; in UTC where Slack cannot do that."""
+    return {"type": "date", "timestamp": int(seconds), "format": _WHEN, "fallback": utc(seconds)}
 
 
-def _fit(lines: list[str], limit: int) -> str:
+def _plain(text: str) -> Element:
+    return {"type": "text", "text": text}
+
+
+def _bold(text: str) -> Element:
+    return {"type": "text", "text": text, "style": {"bold": True}}
+
+
+def _code(text: str) -> Element:
+    return {"type": "text", "text": text, "style": {"code": True}}
+
+
+def _line(elements: Sequence[Element]) -> Element:
+    return {"type": "rich_text_section", "elements": [*elements]}
+
+
+def _preformatted(text: str) -> Element:
+    return {"type": "rich_text_preformatted", "elements": [_plain(text)]}
+
+
+def _rich_text(*elements: Element) -> Block:
+    return {"type": "rich_text", "elements": [*elements]}
+
+
+def _rich(lines: Sequence[Sequence[Element]]) -> list[Block]:
+    """One block of these lines; none if there are none."""
+    inner: list[Element] = []
+    for line in lines:
+        inner += [_plain("\n"), *line] if inner else line
+    return [_rich_text(_line(inner))] if inner else []
+
+
+def _fit(lines: Sequence[str], limit: int) -> list[str]:
     """As many whole lines as fit, the first one cut if need be."""
     kept: list[str] = []
     length = 0
@@ -90,4 +155,4 @@ def _fit(lines: list[str], limit: int) -> str:
         if length > limit:
             break
         kept.append(line)
-    return "\n".join(kept or [_cut(line, limit) for line in lines[:1]])
+    return kept or [cut(line, limit) for line in lines[:1]]

@@ -63,7 +63,7 @@ def _is_allowed(block: object) -> bool:
     return (
         whole
         and _is_plain_where_it_must_be(block)
-        and all(len(text) <= _OBJECT for text in _texts(block))
+        and all(0 < len(text) <= _OBJECT for text in _texts(block))
         and all(len(text) <= _FIELD for field in fields for text in _texts(field))
     )
 

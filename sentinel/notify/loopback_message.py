@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 Fields = Mapping[str, object]
 Answer = dict[str, object]
 
 _MARKUP = re.compile(r"<[^>]*>?")
-_DATE = re.compile(r"<!date\^\d+\^[^^|>]*\|([^<>]*)>")  # which calls nobody, and links nowhere
+_CALLING = ("user", "usergroup", "broadcast", "channel", "team", "link")  # in rich text
 
 
 class SlackError(Exception):
@@ -92,31 +92,68 @@ class Message:
 
     def as_text(self) -> str:
         """As a person reads it: its blocks as lines, or its text where it has none."""
-        parts = [part for block in self.blocks for part in _texts(block)]
-        return "\n".join(_read(part) for part in parts or [self.text])
+        parts = [part for block in self.blocks for part in _shown(block)]
+        return "\n".join(parts or [_read(self.text)])
 
     def mentions(self) -> list[str]:
         """What Slack may turn into mentions, channels or links: `<!channel>`, `<@U1>` ...
 
-        Moments, which Slack shows in the reader's own time, are none of these.
+        In plain and rich text it looks for none: there they are elements of their own.
         """
-        parts = [self.text, *(part for block in self.blocks for part in _texts(block))]
-        return [found for part in parts for found in _MARKUP.findall(_DATE.sub("", part))]
+        marked = [self.text, *(str(one["text"]) for one in self._elements("mrkdwn"))]
+        return [found for part in marked for found in _MARKUP.findall(part)] + [
+            kind for kind in _CALLING for _ in self._elements(kind)
+        ]
+
+    def _elements(self, kind: str) -> list[Fields]:
+        return [found for block in self.blocks for found in _walk(block) if found["type"] == kind]
 
 
-def _texts(block: object) -> list[str]:
-    """The texts of a block in reading order."""
+def _walk(part: object) -> Iterator[Fields]:
+    """All that has a type, in a part of a message and all that is in it."""
+    if isinstance(part, dict):
+        if "type" in part:
+            yield part
+        for inner in part.values():
+            yield from _walk(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _walk(inner)
+
+
+def _shown(block: object) -> list[str]:
+    """A block as lines, in reading order."""
     if not isinstance(block, dict):
         return []
-    inner = [block.get("text"), *_tuple(block.get("elements"))]
-    texts = [str(element["text"]) for element in inner if isinstance(element, dict)]
-    fields = [element for element in _tuple(block.get("fields")) if isinstance(element, dict)]
-    return texts + [": ".join(str(field["text"]).split("\n")) for field in fields]
+    elements = [one for one in _tuple(block.get("elements")) if isinstance(one, dict)]
+    if block.get("type") == "rich_text":
+        return [line for element in elements for line in _rich_lines(element)]
+    own = [block["text"]] if isinstance(block.get("text"), dict) else []
+    texts = [_of_object(one) for one in (*own, *elements)]
+    fields = [one for one in _tuple(block.get("fields")) if isinstance(one, dict)]
+    return texts + [": ".join(_of_object(one).split("\n")) for one in fields]
+
+
+def _of_object(element: Fields) -> str:
+    """A text object, or the label of a button."""
+    text = element.get("text")
+    if isinstance(text, dict):
+        return f"[{_of_object(text)}]"
+    return _read(str(text)) if element.get("type") == "mrkdwn" else str(text or "")
+
+
+def _rich_lines(element: Fields) -> list[str]:
+    """What one element of rich text shows."""
+    parts = [one for one in _tuple(element.get("elements")) if isinstance(one, dict)]
+    if element.get("type") == "rich_text_list":
+        return [f"• {line}" for part in parts for line in _rich_lines(part)]
+    said = "".join(str(one.get("text", one.get("fallback", ""))) for one in parts)
+    return said.split("\n")
 
 
 def _read(text: str) -> str:
     """mrkdwn without its marks, entities as characters."""
-    text = re.sub(r"^\*(.+?)\*", r"\1", _DATE.sub(r"\1", text), flags=re.MULTILINE)
+    text = re.sub(r"^\*(.+?)\*", r"\1", text, flags=re.MULTILINE)
     text = re.sub(r"```(.*?)```", r"\1", text, flags=re.DOTALL)
     text = re.sub(r"`(.*?)`", r"\1", text)
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

@@ -70,6 +70,13 @@ class Alert(Struct, frozen=True):
     summary: str = ""
 
 
+class Leading(Struct, frozen=True):
+    """The alert that the cause speaks of: what its rule read, and where; not finite as a word."""
+
+    value: float | str | None = None
+    labels: Mapping[str, str] = {}
+
+
 class Action(Struct, frozen=True):
     """What was done to the run, or was not: `state` is requested, done, refused, failed, lapsed."""
 
@@ -100,8 +107,8 @@ class LastGood(Struct, frozen=True):
 class Notice(Struct, frozen=True):
     """Everything a message can say. `about` is the action that caused it, if one did.
 
-    `at`: seconds since the epoch; so is `opened_at`, 0 where it is not known. `alert_count` counts
-    also the alerts that are not listed.
+    `at`: seconds since the epoch; so are `opened_at`, 0 where it is not known, and `resolved_at`.
+    `alert_count` counts also the alerts that are not listed. `hold`: the run is held for it now.
     """
 
     at: float
@@ -112,7 +119,9 @@ class Notice(Struct, frozen=True):
     about: Action | None = None
     summary: str = ""
     advice: str = ""
+    leading: Leading | None = None
     opened_at: float = 0.0
+    resolved_at: float | None = None
     escalated: bool = False
     hold: Hold | None = None
     last_good: LastGood | None = None

@@ -5,7 +5,7 @@ one harmless. So posts are retried on the spot only when Slack has certainly ref
 limit, no connection); after anything else the channel is searched first for the event's id, which
 every message of ours carries in its metadata. That needs the scope `channels:history` (or
 `groups:history`, for private channels) besides `chat:write`, and `channels:read` where the channel
-is given by name.
+is given by name. Charts and long stacks in threads need `files:write` (see slack_thread.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import socket
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -36,10 +37,13 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from sentinel.errors import DeliveryError, SentinelError
-from sentinel.notify.blocks import blocks, fallback
+from sentinel.notify.appendix import Appendix
+from sentinel.notify.blocks import blocks, fallback, without_blocks
 from sentinel.notify.message import Station, Text, compose, compose_reply
 from sentinel.notify.receiver import Letter, Place, Posted
 from sentinel.notify.slack_errors import BLOCK_ERRORS, THREAD_ERRORS, explain, json_of
+from sentinel.notify.slack_thread import SlackThread
+from sentinel.notify.telemetry import Telemetry
 
 EVENT_TYPE = "sentinel_incident"
 _log = logging.getLogger(__name__)
@@ -48,6 +52,7 @@ _TIMEOUT = 10  # s, for one request
 _LONGEST_WAIT = 30  # s that a rate limit may make us wait on the spot
 _CLOCK_SKEW = 600.0  # s between Slack's clock and ours, at most
 _PAGES = 20
+_REMEMBERED = 1024  # incidents
 
 
 class _ShortRateLimit(AsyncRateLimitErrorRetryHandler):
@@ -82,8 +87,12 @@ class SlackReceiver:
         state_dir: Path,
         base_url: str | None = None,
         timeout: int = _TIMEOUT,
+        chart_after: float = 3.0,
     ) -> None:
-        """`channel`: an id (`C0123456789`) or a name; `state_dir`: for the commands in messages."""
+        """`channel`: an id (`C0123456789`) or a name; `state_dir`: for the commands in messages.
+
+        A chart follows `chart_after` seconds after its message, if it can `illustrate`.
+        """
         self._channel = channel
         self._station = Station(socket.gethostname(), state_dir.absolute())
         # Sure not to have arrived: safe to send again.
@@ -92,6 +101,10 @@ class SlackReceiver:
         # Reading, and writing the same over the same, may be done twice.
         anything = [AsyncConnectionErrorRetryHandler(), AsyncServerErrorRetryHandler()]
         self._asking = _client(token, base_url, timeout, [_ShortRateLimit(2), *anything])
+        thread = SlackThread(self._posting, _call, _metadata)
+        self._appendix = Appendix(thread, state_dir / "matplotlib", delay=chart_after)
+        self._newest: OrderedDict[str, Letter] = OrderedDict()  # by incident
+        self._editing = asyncio.Lock()
 
     @classmethod
     def from_environment(
@@ -122,28 +135,57 @@ class SlackReceiver:
         base_url = base_url or environment.get("SLACK_BASE_URL", "").strip() or None
         return cls(token, wanted, state_dir=state_dir, base_url=base_url)
 
+    def illustrate(self, telemetry: Telemetry) -> None:
+        """See `telemetry.Illustrates`."""
+        self._appendix.telemetry = telemetry
+
     async def check(self) -> str:
         """Ask Slack who we are: "bot in workspace". Raises `DeliveryError`."""
         answer = json_of(await _call(self._asking.auth_test))
         return f"{answer.get('user', 'bot')} in {answer.get('team', 'workspace')}"
 
     async def deliver(self, letter: Letter) -> Posted:
-        """Post a letter, in whatever form Slack takes it. Raises `DeliveryError`."""
+        """Post a letter, in whatever form Slack takes it. Raises `DeliveryError`.
+
+        What is to follow in the thread comes later, and by itself.
+        """
+        self._newest[letter.notice.incident.id] = letter
+        if len(self._newest) > _REMEMBERED:
+            self._newest.popitem(last=False)
+        posted = await self._deliver(letter)
+        self._appendix.after(letter, letter.head or posted)
         if letter.head is None:
-            text = compose(letter.notice, self._station)
-        else:
-            text = compose_reply(letter.kind, letter.notice, self._station)
+            self._appendix.when_measured(letter.notice, partial(self._complete, letter, posted))
+        return posted
+
+    async def _complete(self, letter: Letter, posted: Posted) -> None:
+        """Say in a first message what was not known in time, unless a later one does."""
+        async with self._editing:
+            if self._newest.get(letter.notice.incident.id) is letter:
+                await self._rewrite(letter, posted)
+
+    async def _deliver(self, letter: Letter) -> Posted:
+        text = await self._text(letter)
         if letter.late:
             text = replace(text, summary=f"{letter.late} {text.summary}".strip())
         try:
             return await self._post(letter, text, with_blocks=True)
         except DeliveryError as error:
             if letter.head and error.code in THREAD_ERRORS:
-                return await self.deliver(replace(letter, head=None))
+                return await self._deliver(replace(letter, head=None))
             if error.code not in BLOCK_ERRORS:
                 raise
             _log.error("Slack did not take the blocks of %s, sending text", letter.event_id)
             return await self._post(letter, text, with_blocks=False)
+
+    async def _text(self, letter: Letter) -> Text:
+        measured = await self._appendix.measured(letter.notice)
+        if letter.head is None:
+            return compose(letter.notice, self._station, measured)
+        new = self._appendix.unseen(letter.notice)
+        return compose_reply(
+            letter.kind, letter.notice, self._station, measured=measured, evidence=new
+        )
 
     async def _post(self, letter: Letter, text: Text, *, with_blocks: bool) -> Posted:
         head = letter.head
@@ -155,16 +197,10 @@ class SlackReceiver:
                 channel=head.channel if head else self._channel,
                 thread_ts=head.ts if head else None,
                 reply_broadcast=True if head and loud else None,
-                text=fallback(text),
+                text=fallback(text) if with_blocks else without_blocks(text),
                 blocks=blocks(text) if with_blocks else None,
-                metadata={
-                    "event_type": EVENT_TYPE,
-                    "event_payload": {
-                        "event_id": letter.event_id,
-                        "incident": letter.notice.incident.id,
-                        "kind": letter.kind,
-                    },
-                },
+                metadata=_metadata(letter),
+                mrkdwn=False,
                 unfurl_links=False,
                 unfurl_media=False,
             )
@@ -174,16 +210,28 @@ class SlackReceiver:
 
     async def refresh(self, letter: Letter) -> None:
         """Rewrite the first message of the incident. Raises `DeliveryError`."""
-        if (head := letter.head) is None:
-            return
-        text = compose(letter.notice, self._station)
+        if letter.head is not None:
+            async with self._editing:
+                await self._rewrite(letter, letter.head)
 
-        async def update() -> AsyncSlackResponse:
+    async def _rewrite(self, letter: Letter, head: Place) -> None:
+        """Make the first message say what this letter does."""
+        text = compose(letter.notice, self._station, await self._appendix.measured(letter.notice))
+
+        async def update(*, with_blocks: bool) -> AsyncSlackResponse:
             return await self._asking.chat_update(
-                channel=head.channel, ts=head.ts, text=fallback(text), blocks=blocks(text)
+                channel=head.channel,
+                ts=head.ts,
+                text=fallback(text) if with_blocks else without_blocks(text),
+                blocks=blocks(text) if with_blocks else [],
             )
 
-        await _call(update)
+        try:
+            await _call(partial(update, with_blocks=True))
+        except DeliveryError as error:
+            if error.code not in BLOCK_ERRORS:
+                raise
+            await _call(partial(update, with_blocks=False))
 
     async def find(self, letter: Letter, since: float) -> Posted | None:
         """Look for a letter in the channel or its thread. Raises `DeliveryError`."""
@@ -238,7 +286,20 @@ class SlackReceiver:
         raise DeliveryError(f"Slack knows no channel {self._channel}", permanent=True)
 
     async def close(self) -> None:
-        """Nothing is held between requests."""
+        """Finish what follows messages in their threads, or give it up; then nothing is held."""
+        await self._appendix.close()
+
+
+def _metadata(letter: Letter, part: str = "") -> dict[str, object]:
+    """What a message carries, by which it can be found; `part`: of what follows a letter."""
+    return {
+        "event_type": EVENT_TYPE,
+        "event_payload": {
+            "event_id": f"{letter.event_id}{'/' * bool(part)}{part}",
+            "incident": letter.notice.incident.id,
+            "kind": letter.kind,
+        },
+    }
 
 
 def _client(

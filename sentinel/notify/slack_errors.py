@@ -7,7 +7,10 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from sentinel.errors import DeliveryError
 
-BLOCK_ERRORS = frozenset(("invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"))
+# Answers to blocks, after which the same is sent as text.
+BLOCK_ERRORS = frozenset(
+    ("invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long")
+)
 THREAD_ERRORS = frozenset(("thread_not_found", "message_not_found", "cannot_reply_to_message"))
 
 _RATE_LIMITS = frozenset(("ratelimited", "rate_limited"))

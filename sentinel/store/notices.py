@@ -7,6 +7,7 @@ this program: its keys may grow, never change.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, get_args
 
@@ -25,6 +26,7 @@ Kind = Literal[
 
 _ALERTS_TOLD = 10
 _ACTIONS_TOLD = 10
+_labels = msgspec.json.Decoder(dict[str, str])
 _ASKED = get_args(Asked)
 _KINDS: dict[tuple[str, str], Kind] = {
     ("pause", "done"): "held",
@@ -52,6 +54,13 @@ class HoldNote(TypedDict):
     terms: HoldTerms
 
 
+class LeadingNote(TypedDict):
+    """The alert that the cause speaks of: what its rule read, and where."""
+
+    value: float | str
+    labels: dict[str, str]
+
+
 class LastGood(TypedDict):
     """The newest healthy checkpoint, and how many steps before the incident it was saved."""
 
@@ -64,8 +73,8 @@ class Payload(TypedDict):
     """All that a message needs. `alerts` and `actions` are bounded, `alert_count` is not.
 
     `incident` has no alerts and actions of its own. `about` is the action that caused the
-    message, if one did; `escalated`: the incident has become more severe. `hold` is there in what
-    says that the run is held.
+    message, if one did; `escalated`: the incident has become more severe. `hold` is there while the
+    run is held because of this incident.
     """
 
     at: float
@@ -76,7 +85,9 @@ class Payload(TypedDict):
     about: ActionNote | None
     summary: str
     advice: str
+    leading: LeadingNote | None
     opened_at: float
+    resolved_at: float | None
     escalated: bool
     hold: HoldNote | None
     last_good: LastGood | None
@@ -118,8 +129,7 @@ def message_for_action(connection: sqlite3.Connection, action_id: int, at: float
     ):
         return None
     kind = _KINDS.get((action.action, action.state), "action")
-    hold = _hold(connection, action.run) if kind == "held" else None
-    payload = _payload(connection, action.incident or "", at, about=_note(action), hold=hold)
+    payload = _payload(connection, action.incident or "", at, about=_note(action))
     return _message(f"action/{action_id}/{action.state}/{at!r}", kind, action.run, payload)
 
 
@@ -137,7 +147,7 @@ def message_for_reminder(
     if hold is None or not found or found[0]["incident"] is None:
         return None
     pause = reading.action(found[0])
-    payload = _payload(connection, pause.incident or "", at, about=_note(pause), hold=hold)
+    payload = _payload(connection, pause.incident or "", at, about=_note(pause))
     seed = f"held/{pause.id}/{offset!r}"
     return _message(seed, "ending" if ending else "reminder", run, payload)
 
@@ -193,10 +203,13 @@ def _payload(
     *,
     about: ActionNote | None = None,
     escalated: bool = False,
-    hold: HoldNote | None = None,
 ) -> Payload:
     incident = reading.incident(connection, incident_id)
-    (times,) = rows(connection, "SELECT opened_at FROM incidents WHERE id = ?", (incident_id,))
+    (times,) = rows(
+        connection,
+        "SELECT opened_at, changed_at FROM incidents WHERE id = ?",
+        (incident_id,),
+    )
     alerts, incident["alerts"], incident["actions"] = incident["alerts"], [], []
     culprit = _culprit(reading.alerts_of(connection, incident_id), incident)
     actions = rows(
@@ -204,18 +217,23 @@ def _payload(
         "SELECT * FROM actions WHERE incident = ? ORDER BY id DESC LIMIT ?",
         (incident_id, _ACTIONS_TOLD),
     )
+    notes = [_note(reading.action(row)) for row in reversed(actions)]
+    held = _is_held([*notes, *([about] if about else [])])
+    over = incident["state"] == "resolved"
     return {
         "at": at,
         "incident": incident,
         "alerts": alerts[:_ALERTS_TOLD],
         "alert_count": len(alerts),
-        "actions": [_note(reading.action(row)) for row in reversed(actions)],
+        "actions": notes,
         "about": about,
         "summary": reading.text(culprit["summary"]) if culprit else "",
         "advice": reading.text(culprit["advice"]) if culprit else "",
+        "leading": _leading(culprit) if culprit else None,
         "opened_at": reading.real(times["opened_at"]),
+        "resolved_at": reading.real(times["changed_at"]) if over else None,
         "escalated": escalated,
-        "hold": hold,
+        "hold": _hold(connection, incident["run"]) if held else None,
         "last_good": _last_good(connection, incident, about),
     }
 
@@ -238,6 +256,19 @@ def _culprit(alerts: list[Row], incident: IncidentJSON) -> Row | None:
     same_rule = [alert for alert in alerts if alert["rule"] == rule]
     same_step = [alert for alert in same_rule if alert["step"] == step]
     return next(iter(same_step or same_rule or alerts), None)
+
+
+def _is_held(actions: Sequence[ActionNote]) -> bool:
+    """Whether the last thing that moved or stopped the run, on behalf of an incident, held it."""
+    done = [one["action"] for one in actions if one["state"] == "done"]
+    moving = [action for action in done if action in ("pause", "resume", "stop")]
+    return moving[-1:] == ["pause"]
+
+
+def _leading(alert: Row) -> LeadingNote:
+    value = alert["value"]
+    labels = _labels.decode(reading.text(alert["labels"]))
+    return {"value": value if isinstance(value, str) else reading.real(value), "labels": labels}
 
 
 def _note(action: ActionRow) -> ActionNote:

@@ -177,6 +177,20 @@ class Recording:
             last = whole(block[0]["id"])
             yield from chunk.unpack(whole(block[0]["codec"]), _bytes(block[0]["body"]))
 
+    def backwards(self, run: str) -> Iterator[list[Recorded]]:
+        """All messages of a run that were flushed, block by block, the newest block first.
+
+        Within a block they are in the order in which they arrived. Raises `StateError`.
+        """
+        before = 1 << 62
+        while block := self._database.rows(
+            "SELECT id, codec, body FROM blocks WHERE run = (SELECT id FROM runs WHERE name = ?) "
+            "AND id < ? ORDER BY id DESC LIMIT 1",
+            (run, before),
+        ):
+            before = whole(block[0]["id"])
+            yield [*chunk.unpack(whole(block[0]["codec"]), _bytes(block[0]["body"]))]
+
     def entries(self, run: str) -> int:
         """How many messages of a run were flushed and are still there."""
         (row,) = self._database.rows(

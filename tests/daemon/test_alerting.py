@@ -34,6 +34,19 @@ async def posted(slack: LoopbackSlack, look: Callable[[list[str]], bool]) -> Non
     await asyncio.wait_for(wait(), PATIENCE)
 
 
+async def charted(slack: LoopbackSlack) -> None:
+    """Wait for a chart in the thread of the first message."""
+
+    async def wait() -> None:
+        while not any(message.files for message in slack.messages):
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(wait(), PATIENCE)
+    (file,) = next(message.files for message in slack.messages if message.files)
+    assert file.data.startswith(b"\x89PNG")
+    assert "held at step" in file.alt_text
+
+
 async def test_slack_hears_of_the_culprit_the_hold_and_the_resume(tmp_path: Path) -> None:
     async with LoopbackSlack() as slack:
         daemon = await asyncio.to_thread(with_slack(slack, tmp_path / "state").start)
@@ -52,6 +65,7 @@ async def test_slack_hears_of_the_culprit_the_hold_and_the_resume(tmp_path: Path
             daemon.request("POST", "/api/runs/run/resume", {"lr_scale": 0.5})
             assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
             await posted(slack, lambda texts: "learning rate times 0.5" in texts[-1])
+            await charted(slack)
             audit = ["audit", "run", "--head", head, "--state", str(daemon.state)]
             done = await asyncio.to_thread(sentinel, *audit)
             assert (done.returncode, done.stdout.startswith("run: 4 rows, unbroken")) == (0, True)

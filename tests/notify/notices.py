@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentinel.notify.message import Station
-from sentinel.notify.notice import Action, Alert, Cause, Incident, LastGood, Notice
+from sentinel.notify.notice import (
+    Action,
+    Alert,
+    Cause,
+    Evidence,
+    Incident,
+    LastGood,
+    Leading,
+    Notice,
+)
 from sentinel.notify.receiver import Letter, Posted
 
 STATION = Station("head-node", Path("/var/lib/sentinel"))
@@ -24,11 +33,14 @@ def notice(
     escalated: bool = False,
     cause: Cause | None = None,
     last_good: LastGood | None = None,
+    evidence: tuple[Evidence, ...] = (),
+    certainty: str = "",
+    advice: str = "go back to a checkpoint from before step 37",
 ) -> Notice:
     cause = cause or Cause("NonFiniteUpdate", "nonfinite_update", 37, 1, "node-a", "cuda:1", module)
     return Notice(
         at=1_780_000_000.0,
-        incident=Incident("i1", run, state, severity, 37, cause),
+        incident=Incident("i1", run, state, severity, 37, cause, evidence, certainty),
         alerts=tuple(
             Alert("NonFiniteUpdate", labels={"layer": f"layer.{n}"}, step=37) for n in range(alerts)
         )[:10],
@@ -36,7 +48,9 @@ def notice(
         actions=actions,
         about=about,
         summary=summary,
-        advice="go back to a checkpoint from before step 37",
+        advice=advice,
+        leading=Leading(1.0, {"rank": "1"}),
+        opened_at=1_779_999_400.0,
         escalated=escalated,
         last_good=last_good,
     )

@@ -206,6 +206,11 @@ def button(**fields: object) -> dict[str, object]:
     return {"type": "button", "text": {"type": "plain_text", "text": "Go"}, **fields}
 
 
+def rich(*elements: dict[str, object]) -> dict[str, object]:
+    line = {"type": "rich_text_section", "elements": [*elements]}
+    return {"type": "rich_text", "elements": [line]}
+
+
 def actions(*elements: dict[str, object], **fields: object) -> dict[str, object]:
     return {"type": "actions", "elements": [*elements], **fields}
 
@@ -216,6 +221,8 @@ def actions(*elements: dict[str, object], **fields: object) -> dict[str, object]
         ([{**SECTION, "text": {"type": "mrkdwn", "text": "x" * 3001}}], "invalid_blocks"),
         ([{**SECTION, "text": {"type": "mrkdwn", "text": ""}}], "invalid_blocks"),
         ([{**SECTION, "novelty": 1}], "invalid_blocks"),
+        ([rich({"type": "text", "text": ""})], "invalid_blocks"),
+        ([rich({"type": "date", "timestamp": 1})], "invalid_blocks"),
         ([{"type": "novelty"}], "invalid_blocks"),
         (["section"], "invalid_blocks"),
         ([{**SECTION, "fields": [{"type": "mrkdwn", "text": "x" * 2001}]}], "invalid_blocks"),

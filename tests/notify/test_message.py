@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sentinel.held import HoldTerms
-from sentinel.notify.blocks import blocks, escape, fallback
+from sentinel.notify.blocks import blocks, escape, fallback, fits, whole, without_blocks
 from sentinel.notify.loopback_limits import refusal
 from sentinel.notify.loopback_message import Message
-from sentinel.notify.message import Station, as_text, compose, compose_reply, plain
-from sentinel.notify.notice import Action, Cause, Hold, LastGood, Notice
+from sentinel.notify.message import Station, as_text, compose, compose_reply, plain, title
+from sentinel.notify.notice import Action, Cause, Evidence, Hold, LastGood, Leading, Notice
+from sentinel.notify.telemetry import Course, Measured, Normal
 from tests.notify.notices import HELD, REQUESTED, STATION, notice
 
 KINDS = (
@@ -34,35 +35,110 @@ HOSTILE = (
 )
 
 
-def sent(shown: Notice, kind: str = "opened", *, reply: bool = False) -> Message:
+STACK = Evidence("stack", "stands in all_reduce", "File train.py, line 3\n  all_reduce(x)", 1)
+COURSE = Course("nonfinite_update", "", "1", (36, 37), (0.0, 1.0), (0.0, 0.0), (0.0, 1.0))
+MEASURED = Measured((COURSE,), Normal(0.0, 0.0, 0.0, 200), 1, 7)
+
+
+def sent(
+    shown: Notice, kind: str = "opened", *, reply: bool = False, measured: Measured | None = None
+) -> Message:
     """What Slack gets."""
-    text = compose_reply(kind, shown, STATION) if reply else compose(shown, STATION)
+    text = compose(shown, STATION, measured)
+    if reply:
+        evidence = shown.incident.evidence
+        text = compose_reply(kind, shown, STATION, measured=measured, evidence=evidence)
     fields: dict[str, object] = {"text": fallback(text), "blocks": blocks(text)}
     return Message.made_of(fields, "C1", "training", "1.0")
 
 
-def test_the_message_names_the_culprit_and_says_how_to_go_on() -> None:
-    assert as_text(compose(notice(actions=(HELD,)), STATION)).split("\n") == [
-        "CRITICAL: NonFiniteUpdate in run gpt at step 37 on rank 1, module transformer.h.3.mlp",
+def test_the_message_says_first_what_broke_where_since_when_what_was_done_and_what_to_do() -> None:
+    shown = notice(actions=(HELD,), certainty="sure: no other rank had it", evidence=(STACK,))
+    shown = replace(shown, hold=Hold(41, 1_779_999_410.0, HoldTerms("stop", 7200.0)))
+    message = sent(shown, measured=MEASURED)
+
+    lines = message.as_text().split("\n")
+    assert lines == [
+        "\N{OCTAGONAL SIGN} CRITICAL: NonFiniteUpdate in run gpt on rank 1",
         "a non-finite gradient was applied to the weights",
-        "Step: 37",
-        "Rank: 1",
-        "Host: node-a",
-        "Device: cuda:1",
-        "Module: transformer.h.3.mlp",
-        "Signal: nonfinite_update",
+        "Where: rank 1, host node-a, cuda:1, module transformer.h.3.mlp",
+        "Since: step 37, noticed 2026-05-28 20:16:40 UTC",
+        "Measured: nonfinite_update is 1 at step 37; the other 7 ranks had 0 to 1; "
+        "it was 0 in the 200 steps before",
+        "How sure: sure: no other rank had it",
+        "Now: All ranks are held at step 41; nothing is torn down.",
+        "If nobody answers: the run is stopped, in 1 h 50 min, at 2026-05-28 22:16:50 UTC",
+        "What to do: go back to a checkpoint from before step 37",
+        "Evidence",
+        "• rank 1: stands in all_reduce",
         "Rule: NonFiniteUpdate",
-        "All ranks are held at step 41; nothing is torn down.",
-        "- NonFiniteUpdate (warning, firing) at step 37: layer=layer.0",
-        "go back to a checkpoint from before step 37",
-        "On head-node:",
-        "  sentinel resume gpt --state /var/lib/sentinel   "
+        "Alerts",
+        "• NonFiniteUpdate (warning, firing) at step 37: layer=layer.0",
+        "By hand, on head-node:",
+        "sentinel resume gpt --state /var/lib/sentinel                 "
         "# go on (refused if weights are not finite)",
-        "  sentinel resume gpt --lr-scale 0.5 --state /var/lib/sentinel   "
+        "sentinel resume gpt --lr-scale 0.5 --state /var/lib/sentinel  "
         "# go on, learning rate halved",
-        "  sentinel stop gpt --state /var/lib/sentinel   # end the run cleanly",
+        "sentinel stop gpt --state /var/lib/sentinel                   # end the run cleanly",
         "incident i1, opened at step 37, 2026-05-28T20:26:40.000Z",
     ]
+    told = as_text(compose(shown, STATION, MEASURED)).split("\n")
+    assert told[:6] == lines[:6]
+    assert told[6:9] == [lines[6].removeprefix("Now: "), lines[7], lines[8]]
+
+
+def test_a_locked_screen_shows_all_of_it_in_two_sentences() -> None:
+    shown = notice(actions=(HELD,))
+    assert sent(shown).text == (
+        "\N{OCTAGONAL SIGN} CRITICAL: a non-finite gradient was applied to the weights (run gpt, "
+        "step 37, rank 1 on node-a). All ranks are held at step 41; nothing is torn down."
+    )
+    assert sent(notice(), "resumed", reply=True).text.startswith("Run gpt: ")
+
+
+@pytest.mark.parametrize(
+    ("severity", "state", "mark"),
+    [
+        ("critical", "open", "\N{OCTAGONAL SIGN} CRITICAL"),
+        ("warning", "open", "\N{WARNING SIGN}\N{VARIATION SELECTOR-16} WARNING"),
+        ("info", "open", "\N{INFORMATION SOURCE}\N{VARIATION SELECTOR-16} INFO"),
+        ("critical", "resolved", "\N{WHITE HEAVY CHECK MARK} RESOLVED after 5 min"),
+    ],
+)
+def test_severity_is_told_by_shape_and_word_and_not_by_color(
+    severity: str, state: str, mark: str
+) -> None:
+    shown = replace(notice(severity=severity, state=state), resolved_at=1_779_999_700.0)
+    assert compose(shown, STATION).headline.startswith(f"{mark}: NonFiniteUpdate in run gpt")
+
+
+LOSS = Cause("LossSpike", "loss", 37)
+
+
+@pytest.mark.parametrize(
+    ("value", "normal", "said"),
+    [
+        (7.3123, None, "loss is 7.312"),
+        ("NaN", Normal(2.05, 1.98, 2.12, 150), "loss is NaN at step 37; normal is 2.05: 98% of"),
+        (7.3123, Normal(2.05, 1.98, 2.12, 150), "150 steps before were between 1.98 and 2.12"),
+        ("Infinity", None, "loss is infinite"),
+        (None, None, ""),
+    ],
+)
+def test_what_was_measured_is_said_with_what_is_normal(
+    value: float | str | None, normal: Normal | None, said: str
+) -> None:
+    measured = Measured((Course("loss"),), normal)
+    shown = replace(notice(cause=LOSS), leading=Leading(value))
+    points = [str(point) for point in compose(shown, STATION, measured).points]
+    assert said in "\n".join(points)
+    assert bool(said) == any(point.startswith("Measured") for point in points)
+
+
+def test_what_is_normal_for_another_signal_is_not_said() -> None:
+    measured = Measured((Course("step_seconds", unit="s"),), Normal(0.5, 0.4, 0.6, 200))
+    shown = replace(notice(cause=Cause("Stall", "stall", 37, 1)), leading=Leading(60.0))
+    assert "Measured: stall is 60 s" in map(str, compose(shown, STATION, measured).points)
 
 
 GOOD = LastGood("step20<!channel>", 20, 17)
@@ -77,7 +153,8 @@ def test_the_last_good_checkpoint_is_named_where_there_is_one_and_how_to_go_back
         back = "sentinel resume gpt --rollback last-good --state /var/lib/sentinel"
         assert back in commands
         assert text.way_back in as_text(text)
-    assert "step20&lt;!channel&gt;, 17 steps back." in str(blocks(compose(shown, STATION)))
+    assert "step20<!channel>, 17 steps back." in sent(shown).as_text()
+    assert "step20&lt;!channel&gt;, 17 steps back." in without_blocks(compose(shown, STATION))
     assert compose(notice(state="resolved", last_good=GOOD), STATION).way_back == ""
     without = compose(notice(actions=(HELD,)), STATION)
     assert without.way_back == ""
@@ -93,19 +170,14 @@ LOCATED = Cause(
 def test_parameter_micro_batch_batch_and_samples_are_named_where_they_are_known() -> None:
     facts = compose(notice(cause=LOCATED), STATION).facts
     assert facts == (
-        ("Step", "37, micro-batch 2"),
-        ("Rank", "1"),
-        ("Host", "node-a"),
-        ("Device", "cuda:1"),
-        ("Module", "h.3.mlp"),
         ("Parameter", "h.3.mlp.weight"),
+        ("Micro-batch", "2"),
         ("Batch", "9f86d081884c7d65"),
         ("Samples", "a/1, a/2"),
-        ("Signal", "nonfinite_local_gradient"),
         ("Rule", "NonFiniteLocalGradient"),
     )
-    shown = sent(notice(cause=LOCATED))
-    assert all(value in str(shown) for _, value in facts), "Slack shows ten fields"
+    shown = sent(notice(cause=LOCATED)).as_text()
+    assert all(f"{label}: {value}" in shown for label, value in facts)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +289,17 @@ def test_a_name_that_cannot_be_shown_makes_no_command(run: str) -> None:
 @pytest.mark.parametrize("reply", [False, True])
 def test_no_name_can_call_people_or_make_links(name: str, kind: str, reply: bool) -> None:
     hostile = Action("pause", "done", 1, name, name, name)
-    shown = notice(run=name, module=name, summary=name, actions=(hostile,), severity=name)
-    message = sent(shown, kind, reply=reply)
+    shown = notice(
+        run=name,
+        module=name,
+        summary=name,
+        actions=(hostile,),
+        severity=name,
+        evidence=(Evidence("stack", name, name),),
+        certainty=name,
+        advice=name,
+    )
+    message = sent(shown, kind, reply=reply, measured=Measured((Course(name),), None))
 
     assert message.mentions() == []
     assert refusal(message) is None
@@ -227,7 +308,7 @@ def test_no_name_can_call_people_or_make_links(name: str, kind: str, reply: bool
 def test_slack_shows_names_as_they_are() -> None:
     message = sent(notice(module="block<3>&norm"))
 
-    assert "Module: block<3>&norm" in message.as_text()
+    assert "module block<3>&norm\n" in message.as_text()
 
 
 ANY_TEXT = st.text(max_size=6000) | st.sampled_from(HOSTILE).map(lambda text: text * 200)
@@ -238,27 +319,94 @@ ANY_TEXT = st.text(max_size=6000) | st.sampled_from(HOSTILE).map(lambda text: te
     module=ANY_TEXT,
     summary=ANY_TEXT,
     detail=ANY_TEXT,
+    told=ANY_TEXT,
     alerts=st.integers(0, 3000),
     kind=st.sampled_from(KINDS),
     reply=st.booleans(),
 )
 def test_every_message_is_one_that_slack_takes(
-    run: str, module: str, summary: str, detail: str, alerts: int, kind: str, reply: bool
+    run: str, module: str, summary: str, detail: str, told: str, alerts: int, kind: str, reply: bool
 ) -> None:
     action = Action("pause", "failed", 1, detail, detail, detail)
-    shown = notice(run=run, module=module, summary=summary, actions=(action,), alerts=alerts)
+    shown = notice(
+        run=run,
+        module=module,
+        summary=summary,
+        actions=(action,),
+        alerts=alerts,
+        evidence=(Evidence(told, told, told, 3),) * 16,
+        certainty=told,
+        advice=told,
+    )
     message = sent(shown, kind, reply=reply)
 
     assert refusal(message) is None
     assert message.mentions() == []
     assert len(message.blocks) <= 10
     assert message.text.encode()
+    assert set(kinds_of(message.blocks)) <= PLAIN_KINDS, "something in it may be mark-up"
+
+
+# What Slack shows as it is: none of these is looked through for mark-up, or calls anybody.
+PLAIN_KINDS = {
+    *("header", "context", "plain_text", "rich_text", "rich_text_section", "rich_text_list"),
+    *("rich_text_preformatted", "text", "date"),
+}
+
+
+def kinds_of(part: object) -> list[str]:
+    """The types of all that is in a part of a message."""
+    if isinstance(part, dict):
+        own = [part["type"]] if "type" in part else []
+        return own + [kind for inner in part.values() for kind in kinds_of(inner)]
+    return (
+        [kind for inner in part for kind in kinds_of(inner)]
+        if isinstance(part, list | tuple)
+        else []
+    )
+
+
+@given(text=st.text(max_size=12_000) | st.text("<@&`\n ", max_size=12_000), name=ANY_TEXT)
+def test_every_stack_is_one_that_slack_takes_and_shows_as_it_is(text: str, name: str) -> None:
+    made = whole(title(Evidence("stack", name, text)), text)
+    fields: dict[str, object] = {"text": escape(plain(name) or "x"), "blocks": made}
+    message = Message.made_of(fields, "C1", "training", "1.0")
+
+    assert refusal(message) is None
+    assert message.mentions() == []
+    assert set(kinds_of(made)) <= PLAIN_KINDS
+
+
+def test_of_a_stack_that_is_too_long_both_ends_are_shown() -> None:
+    lines = [f"File model.py, line {n}, in forward" for n in range(1000)]
+    shown = Message.made_of(
+        {"blocks": whole("stack", "\n".join(lines))}, "C1", "t", "1.0"
+    ).as_text()
+    assert not fits("\n".join(lines))
+    assert fits("\n".join(lines[:20]))
+    assert "line 0," in shown
+    assert shown.endswith("line 999, in forward")
+    assert "left out" in shown
+
+
+def test_what_is_tried_in_vain_leaves_the_message_saying_that_the_run_is_held() -> None:
+    failed = Action("resume", "failed", 41, "ann", detail="rank 1 has weights that are not finite")
+    shown = replace(notice(actions=(HELD, failed), about=failed), hold=STANDS)
+    text = compose(shown, STATION)
+    assert text.done.startswith(
+        "All ranks are held at step 41; nothing is torn down. resume (by ann)"
+    )
+    assert any("resume" in command.line for command in text.commands)
+    assert text.ends is not None
 
 
 def test_many_alerts_are_counted_and_not_listed() -> None:
     text = compose(notice(alerts=500), STATION)
 
-    assert (len(text.alerts), text.more_alerts) == (10, 490)
+    assert (len(text.alerts), text.more_alerts) == (1, 490)
+    assert text.alerts[0].startswith(
+        "NonFiniteUpdate (warning, firing) at step 37: layer=layer.0; layer=layer.1; layer=layer.2"
+    )
     assert "and 490 more" in sent(notice(alerts=500)).as_text()
 
 

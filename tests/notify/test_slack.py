@@ -12,10 +12,13 @@ import pytest
 from sentinel.errors import DeliveryError, SentinelError
 from sentinel.notify import SlackReceiver
 from sentinel.notify.loopback_slack import Fault, LoopbackSlack
+from sentinel.notify.notice import Action, Notice
 from sentinel.notify.receiver import Posted
 from tests.notify.notices import HELD, letter, notice
 
 TOKEN = "xoxb-1234567890-secret"
+RESUMED = Action("resume", "done", 41, "ann")
+STOPPED = Action("stop", "done", 41, "ann")
 
 
 @pytest.fixture
@@ -128,13 +131,99 @@ async def test_what_only_a_person_can_mend_is_permanent(
     assert caught.value.permanent
 
 
-async def test_blocks_that_slack_refuses_go_as_text(slack: LoopbackSlack) -> None:
-    slack.fail_next(Fault("error", "invalid_blocks"))
+@pytest.mark.parametrize("code", ["is_archived", "channel_not_found", "not_in_channel"])
+async def test_a_channel_that_closes_later_is_a_permanent_error_with_advice(
+    slack: LoopbackSlack, code: str
+) -> None:
+    ours = receiver(slack)
+    head = await ours.deliver(letter(about=None))
+    slack.closed["training"] = code
+    reply = letter("held", event_id="e2", head=head, about=notice(about=HELD, actions=(HELD,)))
+    for work in (ours.deliver, ours.refresh):
+        with pytest.raises(DeliveryError, match=rf"{code}.*channel") as caught:
+            await work(reply)
+        assert caught.value.permanent
+    assert not slack.messages[0].edited
+
+
+@pytest.mark.parametrize("code", ["token_expired", "token_revoked", "account_inactive"])
+async def test_a_token_that_ends_is_a_permanent_error_with_advice(
+    slack: LoopbackSlack, code: str
+) -> None:
+    ours = receiver(slack)
+    head = await ours.deliver(letter(about=None))
+    slack.expire(code)
+    reply = letter("held", event_id="e2", head=head, about=None)
+    for work in (ours.deliver(reply), ours.refresh(reply), ours.find(reply, 0.0), ours.check()):
+        with pytest.raises(DeliveryError, match=rf"{code}: .*SLACK_BOT_TOKEN") as caught:
+            await work
+        assert caught.value.permanent
+
+
+@pytest.mark.parametrize("status", [200, 403, 502])
+async def test_a_proxy_that_answers_in_slacks_place_is_not_believed(
+    slack: LoopbackSlack, status: int
+) -> None:
+    ours = receiver(slack)
+    slack.fail_next(Fault("html", status=status))
+    with pytest.raises(DeliveryError, match=rf"HTTP {status}") as caught:
+        await ours.deliver(letter(about=None))
+
+    assert caught.value.doubtful
+    assert not caught.value.permanent
+    assert "<" not in str(caught.value)
+    assert await ours.find(letter(about=None), 0.0) is None
+    await ours.deliver(letter(about=None))
+    assert len(slack.messages) == 1
+
+
+@pytest.mark.parametrize("code", ["invalid_blocks", "msg_too_long", "msg_blocks_too_long"])
+async def test_a_first_message_whose_blocks_are_refused_is_brought_up_to_date_as_text(
+    slack: LoopbackSlack, code: str
+) -> None:
+    ours = receiver(slack)
+    head = await ours.deliver(letter(about=None))
+    slack.fail_next(Fault("error", code))
+    held = notice(about=HELD, actions=(HELD,))
+    await ours.refresh(letter("held", event_id="e2", head=head, about=held))
+
+    (message,) = slack.messages
+    assert message.blocks == ()
+    assert "All ranks are held at step 41" in message.as_text()
+    assert "sentinel resume gpt" in message.as_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "says", "offers"),
+    [
+        ("opened", notice(), "Sentinel only warns", "sentinel pause gpt"),
+        ("held", notice(about=HELD, actions=(HELD,)), "All ranks are held at", "sentinel resume"),
+        ("resumed", notice(about=RESUMED, actions=(HELD, RESUMED)), "goes on", "sentinel pause"),
+        ("stopped", notice(about=STOPPED, actions=(HELD, STOPPED)), "was stopped at", "incidents"),
+        ("resolved", notice(state="resolved"), "RESOLVED after 10 min", "incidents"),
+    ],
+)
+async def test_the_first_message_shows_how_it_stands_now(
+    slack: LoopbackSlack, kind: str, shown: Notice, says: str, offers: str
+) -> None:
+    ours = receiver(slack)
+    head = await ours.deliver(letter(about=None))
+    await ours.refresh(letter(kind, event_id="e2", head=head, about=shown))
+
+    (message,) = slack.messages
+    assert says in message.as_text()
+    assert offers in message.as_text()
+    assert message.edited
+
+
+@pytest.mark.parametrize("code", ["invalid_blocks", "msg_too_long"])
+async def test_blocks_that_slack_refuses_go_as_text(slack: LoopbackSlack, code: str) -> None:
+    slack.fail_next(Fault("error", code))
     await receiver(slack).deliver(letter(about=None))
 
     (message,) = slack.messages
     assert message.blocks == ()
-    assert "on rank 1, module transformer.h.3.mlp" in message.as_text()
+    assert "Where: rank 1, host node-a, cuda:1, module transformer.h.3.mlp" in message.as_text()
 
 
 async def test_a_reply_to_what_was_deleted_is_a_message_of_its_own(slack: LoopbackSlack) -> None:

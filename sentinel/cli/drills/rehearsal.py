@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from sentinel.engine import rulefile
 from sentinel.engine.language.parse import parse
 from sentinel.engine.rule import Rule
 from sentinel.errors import SentinelError
-from sentinel.notify.loopback_message import Message
+from sentinel.notify.loopback_message import File, Message
 from sentinel.notify.loopback_slack import LoopbackSlack
 from sentinel.notify.slack import SlackReceiver
 
@@ -49,6 +49,7 @@ class Rehearsal:
         self._chronicle = Chronicle()
         self._stage: Stage | None = None
         self._messages: list[Message] = []
+        self._files: list[Path] = []  # that were shared
         self._status = 1
 
     async def perform(self) -> ReportJSON:
@@ -129,12 +130,24 @@ class Rehearsal:
         if change == "changed":
             self._terminal.line("Slack: the incident's first message is brought up to date", FAINT)
             return
+        if change == "shared":
+            self._keep(message.files)
+            return
         self._chronicle.note("message", "Slack has it")
         self._messages.append(message)
         self._terminal.heading("Slack received")
         self._terminal.block(message.as_text())
         if self._stage is not None:
             self._stage.on_message()
+
+    def _keep(self, files: Sequence[File]) -> None:
+        """What was shared in the thread is put where it can be looked at."""
+        for file in files:
+            path = self._state_dir / "slack" / f"{len(self._files) + 1}-{file.name}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(file.data)
+            self._files.append(path)
+            self._terminal.line(f"Slack: {file.title}, in the thread: {path}", FAINT)
 
     # What happens.
 
