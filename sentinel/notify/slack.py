@@ -166,8 +166,6 @@ class SlackReceiver:
 
     async def _deliver(self, letter: Letter) -> Posted:
         text = await self._text(letter)
-        if letter.late:
-            text = replace(text, summary=f"{letter.late} {text.summary}".strip())
         try:
             return await self._post(letter, text, with_blocks=True)
         except DeliveryError as error:
@@ -181,11 +179,13 @@ class SlackReceiver:
     async def _text(self, letter: Letter) -> Text:
         measured = await self._appendix.measured(letter.notice)
         if letter.head is None:
-            return compose(letter.notice, self._station, measured)
-        new = self._appendix.unseen(letter.notice)
-        return compose_reply(
-            letter.kind, letter.notice, self._station, measured=measured, evidence=new
-        )
+            text = compose(letter.notice, self._station, measured)
+        else:
+            new = self._appendix.unseen(letter.notice)
+            text = compose_reply(
+                letter.kind, letter.notice, self._station, measured=measured, evidence=new
+            )
+        return _remarked(text, letter)
 
     async def _post(self, letter: Letter, text: Text, *, with_blocks: bool) -> Posted:
         head = letter.head
@@ -217,6 +217,8 @@ class SlackReceiver:
     async def _rewrite(self, letter: Letter, head: Place) -> None:
         """Make the first message say what this letter does."""
         text = compose(letter.notice, self._station, await self._appendix.measured(letter.notice))
+        if letter.head is None:
+            text = _remarked(text, letter)
 
         async def update(*, with_blocks: bool) -> AsyncSlackResponse:
             return await self._asking.chat_update(
@@ -300,6 +302,11 @@ def _metadata(letter: Letter, part: str = "") -> dict[str, object]:
             "kind": letter.kind,
         },
     }
+
+
+def _remarked(text: Text, letter: Letter) -> Text:
+    """What is said of a letter that comes late stands before its summary."""
+    return replace(text, summary=f"{letter.late} {text.summary}".strip())
 
 
 def _client(
