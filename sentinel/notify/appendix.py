@@ -127,7 +127,9 @@ class Appendix:
         """Do at once what is still to be done, and give up what takes too long."""
         self._ending.set()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_AT_THE_END)
+            _, late = await asyncio.wait(self._tasks, timeout=_AT_THE_END)
+            if late:
+                _log.warning("the daemon ends: %d charts or stacks stay unsent", len(late))
         unfinished = [*self._tasks, *self._asked.values()]
         for task in unfinished:
             task.cancel()

@@ -22,7 +22,7 @@ def plain_lines(text: str, limit: int) -> str:
     """Lines of printable characters, indented as they were, at most `limit` characters.
 
     Where there are more, it is the middle that is left out: of a stack, both where a process
-    began and where it stands are wanted, and the latter more.
+    stands, which comes first, and where it began are wanted, and the former more.
     """
     lines = [_printable(line).rstrip() for line in text.replace("\t", "    ").splitlines()]
     whole = "\n".join(lines)
@@ -30,7 +30,7 @@ def plain_lines(text: str, limit: int) -> str:
         return whole
     mark = "\n… left out …\n"
     kept = max(0, limit - len(mark))
-    return whole[: kept // 4] + mark + whole[len(whole) - (kept - kept // 4) :]
+    return whole[: kept - kept // 4] + mark + whole[len(whole) - kept // 4 :]
 
 
 def _printable(text: str) -> str:
