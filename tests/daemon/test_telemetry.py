@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sentinel import wire
 from sentinel.daemon.looking_back import Question, Spoken, Wanted, look_back
@@ -63,8 +64,6 @@ class Told:
 
 
 def at(step: int, signal: str = "loss", rank: int | None = None, opened: float = 0.0) -> Notice:
-    from msgspec.structs import replace
-
     shown = notice(run="gpt", cause=Cause("Rule", signal, step, rank))
     return replace(shown, opened_at=opened, leading=Leading(1.0, {}))
 
