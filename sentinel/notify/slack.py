@@ -306,7 +306,10 @@ def _metadata(letter: Letter, part: str = "") -> dict[str, object]:
 
 def _remarked(text: Text, letter: Letter) -> Text:
     """What is said of a letter that comes late stands before its summary."""
-    return replace(text, summary=f"{letter.late} {text.summary}".strip())
+    if not letter.late:
+        return text
+    summary, brief = f"{letter.late} {text.summary}".strip(), f"{letter.late} {text.brief}"
+    return replace(text, summary=summary, brief=brief)
 
 
 def _client(

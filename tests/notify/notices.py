@@ -40,7 +40,7 @@ def notice(
     cause = cause or Cause("NonFiniteUpdate", "nonfinite_update", 37, 1, "node-a", "cuda:1", module)
     return Notice(
         at=1_780_000_000.0,
-        incident=Incident("i1", run, state, severity, 37, cause, evidence, certainty),
+        incident=Incident("i1", run, state, severity, 37, cause, certainty, evidence),
         alerts=tuple(
             Alert("NonFiniteUpdate", labels={"layer": f"layer.{n}"}, step=37) for n in range(alerts)
         )[:10],
