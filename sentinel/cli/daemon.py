@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -31,6 +32,7 @@ def command(
     from sentinel.cli.setup import parse_http_option, parse_listen_option, parse_tls_options
     from sentinel.daemon.lifecycle import run_loop
     from sentinel.daemon.serving import stand
+    from sentinel.notify.deadman import Ping
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     context = parse_tls_options(tls_cert, tls_key)
@@ -38,4 +40,4 @@ def command(
     chosen = settings(
         state, rules, observe=observe, slack_channel=slack_channel, clean_steps=clean_steps
     )
-    run_loop(stand(chosen, *served))
+    run_loop(stand(replace(chosen, ping=Ping.from_environment()), *served))

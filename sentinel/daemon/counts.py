@@ -14,12 +14,14 @@ class Counts:
 
     `rejected` counts what was not taken from ranks, by reason, `refused` what was asked for by
     people and programs who may not; `last_frame` is when the newest frame came, on `steady()`.
+    `ticks` counts the seconds for which the daemon's clock has done its work.
     """
 
     def __init__(self) -> None:
         self.connections = 0
         self.frames = 0
         self.last_frame: float | None = None
+        self.ticks = 0
         self.rejected: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.unrecorded = 0  # changes that could not be put on the record when they happened

@@ -38,7 +38,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._loop = asyncio.get_running_loop()
         self._actions: dict[tuple[str, float, str], int] = {}  # the writing thread's own
-        self._failing = False
+        self.failing = False  # whether what was to be written last could not be
         self.saving = False  # whether runs are being saved
 
     async def close(self) -> None:
@@ -169,16 +169,16 @@ class Ledger:
     def _done(self, future: Future[T], then: Callable[[T | None], None]) -> None:
         error = future.exception()
         if error is None:
-            if self._failing:
-                self._failing = False
+            if self.failing:
+                self.failing = False
                 log.warning("the record is being written again")
             then(future.result())
             return
         self._counts.unrecorded += 1
         if not isinstance(error, StateError):
             log.error("writing the record failed", exc_info=error)
-        elif not self._failing:  # said once, not every second
-            self._failing = True
+        elif not self.failing:  # said once, not every second
+            self.failing = True
             log.error("the record cannot be written, so nothing is acted on: %s", error)
         then(None)
 

@@ -36,6 +36,7 @@ from sentinel.engine.checkpoint import CLEAN_STEPS
 from sentinel.engine.rule import Rule
 from sentinel.engine.run import RunEngine
 from sentinel.errors import SentinelError, StateError, WireError
+from sentinel.notify.deadman import Ping
 from sentinel.notify.dispatcher import Dispatcher
 from sentinel.notify.receiver import Receiver
 from sentinel.notify.telemetry import Illustrates
@@ -58,6 +59,7 @@ PRUNE_EVERY = 3600.0  # s
 class Settings:
     """What a daemon is told at its start. `observe`: rules may not act.
 
+    `ping`: where a standing daemon says that it lives.
     `clean_steps` have to follow a checkpoint for it to be healthy.
     """
 
@@ -65,6 +67,7 @@ class Settings:
     rules: Sequence[Rule]
     observe: bool = False
     receivers: Sequence[Receiver] = ()
+    ping: Ping | None = None
     clean_steps: int = CLEAN_STEPS
 
 
@@ -85,7 +88,7 @@ class Service:
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="recording")
         self._covering = Covering()
         self._flushing = False
-        self._recording_fails = False
+        self.recording_fails = False
         self._prune_at = 0.0
 
     async def open(self) -> None:
@@ -281,6 +284,7 @@ class Service:
             await asyncio.sleep(due - loop.time())
             try:
                 self._tick(clock.steady())
+                self.counts.ticks += 1
             except Exception:
                 self.counts.faults += 1
                 log.exception("a tick failed")
@@ -324,11 +328,11 @@ class Service:
     def _flush(self) -> None:
         try:
             self.recording.flush()
-            self._recording_fails = False
+            self.recording_fails = False
         except StateError as error:
-            if not self._recording_fails:  # said once, not every second
+            if not self.recording_fails:  # said once, not every second
                 log.error("the recording cannot be written: %s", error)
-            self._recording_fails = True
+            self.recording_fails = True
         except Exception:
             self.counts.faults += 1
             log.exception("the recording failed")

@@ -13,7 +13,9 @@ from sentinel import __version__
 from sentinel.daemon import lifecycle
 from sentinel.daemon.service import Service, Settings
 from sentinel.daemon.training import Training, TrainingDoor
+from sentinel.daemon.vital_signs import VitalSigns
 from sentinel.daemon.web import HttpAddress, Web
+from sentinel.notify.deadman import DeadMan
 
 log = logging.getLogger("sentinel.daemon")
 
@@ -52,7 +54,7 @@ async def stand(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings, http, door) as service:
+    async with serving(settings, http, door) as service, _pinging(service):
         log.info(
             "sentinel %s, process %d, serves in %s",
             __version__,
@@ -65,6 +67,21 @@ async def stand(
         watchdog.cancel()
         lifecycle.notify("STOPPING=1")
         log.info("shutting down")
+
+
+@asynccontextmanager
+async def _pinging(service: Service) -> AsyncIterator[None]:
+    """Say elsewhere that this daemon lives and sees, if it was told where."""
+    ping = service.settings.ping
+    if ping is None:
+        yield
+        return
+    task = asyncio.create_task(DeadMan(ping, VitalSigns(service).look).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _watchdog() -> None:

@@ -75,33 +75,48 @@ class GrafanaReceiver:
 
     async def deliver(self, letter: Letter) -> Posted:
         """Make the incident's annotation, or bring it up to date. Raises `DeliveryError`."""
-        notice, head = letter.notice, letter.head
-        if head is not None:
-            number = head.ts
-            try:
-                await self._call(lambda grafana: self._change(grafana, number, notice))
-                return Posted(head.channel, head.ts)
-            except DeliveryError as error:
-                if error.code != "404":
-                    raise
-            if (other := await self._find(notice)) not in (None, number):  # made anew before
-                await self._call(lambda grafana: self._change(grafana, str(other), notice))
-                return Posted(head.channel, str(other))
-        number = await self._call(lambda grafana: self._make(grafana, notice), changes=True)
-        return Posted(self._dashboard or "", number)
+        notice = letter.notice
+        number = await self._updated(letter)
+        if number is None:
+            number = await self._call(lambda grafana: self._make(grafana, notice), changes=True)
+        return self._posted(notice, number)
 
     async def find(self, letter: Letter, since: float) -> Posted | None:
         """By the incident's tag. A change is done again: that does no harm."""
         if letter.head is not None:
             return None
         number = await self._find(letter.notice)
-        return None if number is None else Posted(self._dashboard or "", number)
+        return None if number is None else self._posted(letter.notice, number)
 
     async def refresh(self, letter: Letter) -> None:
         """Each letter has done so."""
 
     async def close(self) -> None:
         """Nothing is held between requests."""
+
+    def _posted(self, notice: Notice, number: str) -> Posted:
+        return Posted(self._dashboard or "", f"{notice.incident.id}/{number}")
+
+    async def _updated(self, letter: Letter) -> str | None:
+        """The annotation of an incident that has been told, up to date; None if there is none."""
+        if letter.head is None:
+            return None
+        incident, _, number = letter.head.ts.rpartition("/")
+        is_its_own = incident == letter.notice.incident.id
+        if is_its_own and await self._is_changed(number, letter.notice):
+            return number
+        other = await self._find(letter.notice)  # made anew after somebody had deleted the first
+        return other if other and await self._is_changed(other, letter.notice) else None
+
+    async def _is_changed(self, number: str, notice: Notice) -> bool:
+        """Whether it was there to be changed."""
+        try:
+            await self._call(lambda grafana: self._change(grafana, number, notice))
+        except DeliveryError as error:
+            if error.code == "404":
+                return False
+            raise
+        return True
 
     async def _find(self, notice: Notice) -> str | None:
         tag = _tag("incident", notice.incident.id)

@@ -21,6 +21,7 @@ from sentinel.errors import DeliveryError, SentinelError
 
 LIMIT = 256 * 1024  # bytes of an answer that are read
 TIMEOUT = 10.0  # s for one request, its answer included
+_CONNECT = 5.0  # s of it for the connection: what ends there has certainly not arrived
 LONGEST_QUIET = 3600.0  # s that a server may ask to be left alone
 USER_AGENT = f"sentinel/{__version__}"
 
@@ -80,7 +81,7 @@ async def ask(
     try:
         async with (
             aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout / 2),
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT)),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=not is_loopback(url),
             ) as session,

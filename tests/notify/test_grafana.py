@@ -37,7 +37,7 @@ async def test_an_incident_is_one_region_from_its_begin_to_its_end(
     assert await ours.check() == "annotations on train"
     opened = msgspec.structs.replace(notice(severity="warning"), opened_at=BEGAN)
     head = await ours.deliver(letter(about=opened))
-    assert head == Posted("train", "1")
+    assert head == Posted("train", "i1/1")
     annotation = grafana.annotations[1]
     assert annotation["dashboardUID"] == "train"
     assert (annotation["time"], annotation["timeEnd"]) == (1_779_999_940_000, 1_780_000_000_000)
@@ -66,9 +66,22 @@ async def test_an_annotation_that_somebody_deleted_is_made_anew_once(
         await ours.deliver(letter("updated", event_id=f"e{n}", head=head, about=None))
         for n in range(3)
     ]
-    assert {place.ts for place in places} == {"2"}
+    assert {place.ts for place in places} == {"i1/2"}
     assert len(grafana.annotations) == 2
     assert "dashboardUID" not in grafana.annotations[2]
+
+
+async def test_an_incident_whose_first_message_told_of_another_has_an_annotation_of_its_own(
+    grafana: LoopbackGrafana,
+) -> None:
+    ours = receiver(grafana)
+    head = Posted("train", "another/1")
+    grafana.annotations[1] = {"id": 1, "time": 1, "tags": ["incident:another"], "text": "other"}
+    for n in range(2):
+        later = letter("updated", event_id=f"e{n}", head=head, about=None)
+        assert (await ours.deliver(later)).ts == "i1/2"
+    assert grafana.annotations[1]["text"] == "other"
+    assert len(grafana.annotations) == 2
 
 
 async def test_a_dashboard_that_is_not_there_is_told_in_grafanas_words(
