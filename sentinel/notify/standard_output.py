@@ -15,7 +15,7 @@ from sentinel.errors import DeliveryError
 from sentinel.notify import event
 from sentinel.notify.receiver import Letter, Posted
 
-_TIMEOUT = 10.0  # s for one line
+_TIMEOUT = 5.0  # s for one line; the end of the daemon waits for it, too
 _PART = 512  # bytes; a pipe that is ready takes at least so many (POSIX's PIPE_BUF) at once
 
 
