@@ -19,6 +19,8 @@ VERSION = 1
 MAX_BYTES = 128 * 1024
 # Characters of one text, entries of one list: tried one after the other until all of it fits.
 _BOUNDS = ((8000, 64), (1000, 16), (200, 4))
+_PROSE = frozenset(("text", "title", "summary", "advice", "reason", "detail"))
+_NAME = 300  # characters of what is no prose
 
 JSON = dict[str, object]
 
@@ -96,7 +98,12 @@ def _bounded(value: object, text: int, entries: int) -> object:
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, Mapping):
         kept = list(value.items())[: max(entries, 32)]  # no object of ours has as many fields
-        return {str(_bounded(key, text, entries)): _bounded(v, text, entries) for key, v in kept}
+        bounded = {}
+        for key, found in kept:
+            is_name = isinstance(found, str) and key not in _PROSE
+            limit = min(text, _NAME) if is_name else text
+            bounded[str(_bounded(key, _NAME, 0))] = _bounded(found, limit, entries)
+        return bounded
     if isinstance(value, Sequence):
         return [_bounded(one, text, entries) for one in value[:entries]]
     return value

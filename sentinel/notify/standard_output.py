@@ -22,6 +22,8 @@ _PART = 512  # bytes; a pipe that is ready takes at least so many (POSIX's PIPE_
 class StdoutReceiver:
     """Writes each letter as a line; see `event`."""
 
+    folds = False  # whoever reads lines is to have each, in order
+
     def __init__(self, name: str, *, descriptor: int = 1, timeout: float = _TIMEOUT) -> None:
         """`descriptor`: where to write, if not to standard output."""
         self.name = name

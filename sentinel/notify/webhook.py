@@ -28,6 +28,8 @@ _SHORT = 24  # bytes that the specification asks of a key at least
 class WebhookReceiver:
     """Posts each letter as an event in JSON; see `event`."""
 
+    folds = False  # whoever takes events is to have each, in order
+
     def __init__(
         self,
         name: str,

@@ -32,8 +32,13 @@ class LoopbackPing:
             def log_message(self, *_: object) -> None:
                 """Keep quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """Whoever has not waited for an answer is no matter."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
 
     def _take(self, handler: BaseHTTPRequestHandler) -> None:
         text = handler.rfile.read(int(handler.headers.get("Content-Length") or 0)).decode()

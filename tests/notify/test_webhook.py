@@ -17,7 +17,7 @@ from aiohttp import web
 from sentinel.errors import DeliveryError, SentinelError
 from sentinel.held import HoldTerms
 from sentinel.notify import event, request
-from sentinel.notify.notice import Alert, Hold
+from sentinel.notify.notice import Alert, Evidence, Hold
 from sentinel.notify.webhook import WebhookReceiver, key_of
 from tests.notify.loopbacks import LoopbackWebhook
 from tests.notify.notices import HELD, letter, notice
@@ -138,6 +138,16 @@ def test_an_event_is_bounded_whatever_is_in_it(size: int) -> None:
     body = event.encode(letter(about=about))
     assert len(body) <= event.MAX_BYTES
     assert json.loads(body)["data"]["alerts"]
+
+
+def test_a_stack_arrives_whole() -> None:
+    stack = 'File "train.py", line 7\n' * 300
+    incident = msgspec.structs.replace(
+        notice().incident, evidence=(Evidence("stack", "rank 3", stack, 3),)
+    )
+    about = msgspec.structs.replace(notice(), incident=incident)
+    (found,) = json.loads(event.encode(letter(about=about)))["data"]["evidence"]
+    assert found == {"kind": "stack", "title": "rank 3", "text": stack, "rank": 3}
 
 
 @pytest.mark.parametrize("secret", [b"", b" \n", b"whsec_", b"whsec_no*base64"])
