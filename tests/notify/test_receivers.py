@@ -153,7 +153,7 @@ HUGE = Notice(
         "critical",
         37,
         Cause("R" * 3000, "s", 37, 1, "höst", "cuda:1", "m" * 9000, samples=("s",) * 5000),
-        tuple(Evidence("stack", "t" * 500, "frame\n" * 50_000, n) for n in range(50)),
+        evidence=tuple(Evidence("stack", "t" * 500, "frame\n" * 50_000, n) for n in range(50)),
     ),
     alerts=tuple(Alert("R", labels={f"l{n}": "v" * 5000, "é": "\x00"}) for n in range(300)),
     alert_count=40_000,
