@@ -19,7 +19,7 @@ VERSION = 1
 MAX_BYTES = 128 * 1024
 # Characters of one text, entries of one list: tried one after the other until all of it fits.
 _BOUNDS = ((8000, 64), (1000, 16), (200, 4))
-_PROSE = frozenset(("text", "title", "summary", "advice", "reason", "detail"))
+_PROSE = frozenset(("late", "text", "title", "summary", "advice", "reason", "detail"))
 _NAME = 300  # characters of what is no prose
 
 JSON = dict[str, object]
@@ -51,6 +51,7 @@ def _event(letter: Letter) -> JSON:
         "version": VERSION,
         "id": letter.event_id,
         "timestamp": _time(notice.at),
+        "late": letter.late,
         "data": data,
     }
 

@@ -123,6 +123,7 @@ async def test_what_is_wrong_is_seen_and_said_in_words_that_stay(
     await service.open()
     signs = VitalSigns(service)
     try:
+        assert await signs.look() == []
         service.ledger.failing = True
         assert await signs.look() == ["the record cannot be written"]
         job = await asyncio.to_thread(FakeJob(own_address(tmp_path / "state")).connect)

@@ -7,6 +7,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import msgspec
@@ -88,7 +89,7 @@ def test_an_event_has_the_promised_shape() -> None:
     about = msgspec.structs.replace(
         notice(about=HELD, actions=(HELD,)), hold=hold, opened_at=since - 60.0
     )
-    body = event.encode(letter("held", about=about))
+    body = event.encode(replace(letter("held", about=about), late="Told late."))
     assert b"\n" not in body
     found = json.loads(body)
     data = found.pop("data")
@@ -97,6 +98,7 @@ def test_an_event_has_the_promised_shape() -> None:
         "version": 1,
         "id": "e1",
         "timestamp": "2026-05-28T20:26:40.000Z",
+        "late": "Told late.",
     }
     assert data["hold"] == {
         "step": 41,
