@@ -45,6 +45,7 @@ def _event(letter: Letter) -> JSON:
         **incident,
         **{name: known[name] for name in known if name not in ("at", "incident")},
         "hold": _hold(notice.hold),
+        "late": letter.late,
     }
     return {
         "type": f"sentinel.incident.{letter.kind}",
