@@ -17,20 +17,18 @@ from msgspec import Meta, Struct
 
 from sentinel import __version__, clock, wire
 from sentinel.control.record import Action
-from sentinel.daemon import way_back
 from sentinel.daemon.answer import respond as _json
 from sentinel.daemon.answer import who
 from sentinel.daemon.metrics import CONTENT_TYPE, exposition
+from sentinel.daemon.operator import NotFoundError, Operator
 from sentinel.daemon.orders import Request
 from sentinel.daemon.outbox_api import outbox_routes
-from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
 from sentinel.daemon.token_api import token_routes
 from sentinel.daemon.view import status_of
 from sentinel.engine.rule import Unattended
-from sentinel.errors import AccessError, ControlError, SentinelError, StateError
-from sentinel.signals import did_you_mean
+from sentinel.errors import AccessError, ControlError, StateError
 from sentinel.store.shapes import StatusJSON
 from sentinel.store.shelf import CheckpointJSON, as_json
 
@@ -72,10 +70,6 @@ class ResumeBody(PauseBody, forbid_unknown_fields=True):
 Body = TypeVar("Body", bound=PauseBody)
 
 
-class NotFoundError(SentinelError):
-    """There is no run or action by that name."""
-
-
 def application(service: Service) -> web.Application:
     """Everything, for `api.sock`."""
     app = web.Application(middlewares=[errors_as_json, _only_this_user], client_max_size=MAX_BODY)
@@ -114,6 +108,7 @@ class Api:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._operator = Operator(service)
 
     async def status(self, request: web.Request) -> web.Response:
         """All runs that are known, or one."""
@@ -125,7 +120,7 @@ class Api:
             if wanted in (None, name):
                 shown[name] = status_of(run, now)
         if wanted is not None and not shown:
-            raise await self._no_such(wanted)
+            raise await self._operator.no_such(wanted)
         return _json([*shown.values()])
 
     async def coverage(self, request: web.Request) -> web.Response:
@@ -137,22 +132,22 @@ class Api:
         for name, run in self._service.runs.items():
             if wanted in (None, name):
                 shown[name] = run.engine.coverage()
-        if wanted is not None and not shown and wanted not in await self._names():
-            raise await self._no_such(wanted)
+        if wanted is not None and not shown and wanted not in await self._operator.names():
+            raise await self._operator.no_such(wanted)
         return _json([*shown.values()])
 
     async def incidents(self, request: web.Request) -> web.Response:
         """All incidents, or those of one run."""
         wanted = request.query.get("run")
-        if wanted is not None and wanted not in await self._names():
-            raise await self._no_such(wanted)
+        if wanted is not None and wanted not in await self._operator.names():
+            raise await self._operator.no_such(wanted)
         return _json(await self._service.ledger.call(lambda: self._service.store.incidents(wanted)))
 
     async def checkpoints(self, request: web.Request) -> web.Response:
         """The checkpoints of all runs that are known, or of one, in the order of saving."""
-        wanted, names = request.query.get("run"), await self._names()
+        wanted, names = request.query.get("run"), await self._operator.names()
         if wanted is not None and wanted not in names:
-            raise await self._no_such(wanted)
+            raise await self._operator.no_such(wanted)
         shown: list[CheckpointJSON] = []
         for name in names if wanted is None else [wanted]:
             run = self._service.runs.get(name)
@@ -205,31 +200,9 @@ class Api:
             raise NotFoundError(
                 f"there is no action {action!r}: expected pause, resume, stop or checkpoint"
             )
-        run = self._service.runs.get(run_name)
-        if run is None or not run.active:
-            raise await self._gone(run_name, run, asked)
-        action_id, given = await way_back.ask(run, asked)
+        action_id, given = await self._operator.order(run_name, asked)
         rollback = given.remedies.rollback
         return _json({"id": action_id, "action": action, "run": run_name, "rollback": rollback})
-
-    async def _gone(self, name: str, run: Run | None, asked: Request) -> SentinelError:
-        """Why a run that is not there takes no order; on record if there ever was one."""
-        if name not in await self._names():
-            return await self._no_such(name)
-        state = run.state if run else "lost"
-        why = f"run {name} is {state}: it cannot take orders any more"
-        if run is None and self._service.leftovers.expects(name):
-            why = f"no rank of run {name} has come back to this restarted daemon yet: try again"
-        await self._service.ledger.refused(name, asked.action, asked.by, why)
-        return ControlError(why)
-
-    async def _names(self) -> list[str]:
-        rows = await self._service.ledger.call(self._service.store.runs)
-        return [*dict.fromkeys([*(row.name for row in rows), *self._service.runs])]
-
-    async def _no_such(self, name: str) -> NotFoundError:
-        names = await self._names()
-        return NotFoundError(f"there is no run {name!r}{did_you_mean(name, names)}")
 
 
 async def _body(request: web.Request, kind: type[Body]) -> Body:
