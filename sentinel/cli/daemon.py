@@ -38,6 +38,11 @@ def command(
     context = parse_tls_options(tls_cert, tls_key)
     served = parse_http_option(http, context), parse_listen_option(listen, context)
     chosen = settings(
-        state, rules, observe=observe, slack_channel=slack_channel, clean_steps=clean_steps
+        state,
+        rules,
+        observe=observe,
+        slack_channel=slack_channel,
+        clean_steps=clean_steps,
+        standing=True,
     )
     run_loop(stand(replace(chosen, ping=Ping.from_environment()), *served))

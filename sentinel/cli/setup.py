@@ -89,8 +89,13 @@ def settings(
     observe: bool,
     slack_channel: str | None,
     clean_steps: int,
+    standing: bool = False,
 ) -> Settings:
-    """What a daemon is told. Raises `RuleError` for rules that cannot be used."""
+    """What a daemon is told; `standing`: it is one that stands by itself.
+
+    Raises `RuleError` for rules that cannot be used.
+    """
+    from sentinel.daemon.offering import offering_from_environment
     from sentinel.daemon.service import Settings
     from sentinel.engine import rulefile
     from sentinel.notify.slack import SlackReceiver
@@ -98,4 +103,12 @@ def settings(
     loaded = rulefile.load(rulefile.resolve_pack(rules))
     slack = SlackReceiver.from_environment(state, channel=slack_channel)
     receivers = [slack] if slack else []
-    return Settings(state, loaded, observe=observe, receivers=receivers, clean_steps=clean_steps)
+    buttons = offering_from_environment(slack) if slack and standing else None
+    return Settings(
+        state,
+        loaded,
+        observe=observe,
+        receivers=receivers,
+        clean_steps=clean_steps,
+        buttons=[buttons] if buttons else [],
+    )

@@ -26,6 +26,7 @@ from sentinel.daemon.counts import Counts
 from sentinel.daemon.covering import Covering
 from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import Listener, News
+from sentinel.daemon.offering import Offering
 from sentinel.daemon.orders import Desk
 from sentinel.daemon.refusals import Refusals
 from sentinel.daemon.run import Line, Run
@@ -60,7 +61,8 @@ class Settings:
     """What a daemon is told at its start. `observe`: rules may not act.
 
     `ping`: where a standing daemon says that it lives.
-    `clean_steps` have to follow a checkpoint for it to be healthy.
+    `clean_steps` have to follow a checkpoint for it to be healthy. `buttons`: under whose messages
+    there are to be some, where the daemon stands by itself.
     """
 
     state_dir: Path
@@ -69,6 +71,7 @@ class Settings:
     receivers: Sequence[Receiver] = ()
     ping: Ping | None = None
     clean_steps: int = CLEAN_STEPS
+    buttons: Sequence[Offering] = ()
 
 
 class Service:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from sentinel import __version__
 from sentinel.daemon import lifecycle
+from sentinel.daemon.buttons import Buttons
 from sentinel.daemon.service import Service, Settings
 from sentinel.daemon.training import Training, TrainingDoor
 from sentinel.daemon.vital_signs import VitalSigns
@@ -22,14 +23,20 @@ log = logging.getLogger("sentinel.daemon")
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, http: HttpAddress | None, door: TrainingDoor | None = None
+    settings: Settings,
+    http: HttpAddress | None,
+    door: TrainingDoor | None = None,
+    *,
+    standing: bool = False,
 ) -> AsyncIterator[Service]:
     """A daemon that serves while in the block: HTTP and training connections over TCP if told to.
 
+    `standing`: it stands by itself, so that it may offer buttons: see `offering`.
     Raises `StateError`, `StateTakenError` when the directory or a socket cannot be had.
     """
     async with AsyncExitStack() as stack:
         service = Service(settings)
+        buttons = Buttons(service, settings.buttons if standing else (), quiet=None)
         await service.open()
         stack.push_async_callback(service.close)
         web = Web(service, http)
@@ -42,6 +49,8 @@ async def serving(
             training.open()
             stack.push_async_callback(training.close)
             log.info("training connections on %s", training.address)
+        await buttons.open()
+        stack.push_async_callback(buttons.close)
         yield service
 
 
@@ -54,7 +63,7 @@ async def stand(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings, http, door) as service, _pinging(service):
+    async with serving(settings, http, door, standing=True) as service, _pinging(service):
         log.info(
             "sentinel %s, process %d, serves in %s",
             __version__,

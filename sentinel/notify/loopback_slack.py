@@ -39,6 +39,7 @@ _NEEDS = {  # the scope without which Slack refuses a method
     "files.completeUploadExternal": "files:write",
 }
 SCOPES = frozenset(_NEEDS.values())
+_FOR_APPS = ("apps.connections.open",)  # takes an app-level token, and no other method does
 _HTML = "<!DOCTYPE html><html><body><h1>Sign in to the network</h1></body></html>"
 
 
@@ -194,6 +195,8 @@ class LoopbackSlack:
             raise SlackError("invalid_auth")
         if self._expired:
             raise SlackError(self._expired)
+        if (method in _FOR_APPS) != str(given).startswith("xapp-"):
+            raise SlackError("not_allowed_token_type")
         needed = self.needs.get(method)
         if needed is not None and needed not in scopes:
             raise SlackError("missing_scope", needed=needed, provided=",".join(sorted(scopes)))

@@ -39,11 +39,16 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from sentinel.errors import DeliveryError, SentinelError
 from sentinel.notify.appendix import Appendix
 from sentinel.notify.blocks import blocks, fallback, without_blocks
+from sentinel.notify.buttons import Json
 from sentinel.notify.message import Station, Text, compose, compose_reply
+from sentinel.notify.notice import Notice
 from sentinel.notify.receiver import Letter, Place, Posted
 from sentinel.notify.slack_errors import BLOCK_ERRORS, THREAD_ERRORS, explain, json_of
 from sentinel.notify.slack_thread import SlackThread
 from sentinel.notify.telemetry import Telemetry
+
+Buttons = Callable[[Notice], Awaitable[Json | None]]
+"""The actions block that a first message has at this moment, in place of commands; None: none."""
 
 EVENT_TYPE = "sentinel_incident"
 _log = logging.getLogger(__name__)
@@ -93,6 +98,7 @@ class SlackReceiver:
 
         A chart follows `chart_after` seconds after its message, if it can `illustrate`.
         """
+        self.buttons: Buttons | None = None
         self._channel = channel
         self._station = Station(socket.gethostname(), state_dir.absolute())
         # Sure not to have arrived: safe to send again.
@@ -191,6 +197,7 @@ class SlackReceiver:
         head = letter.head
         over = letter.notice.incident.state == "resolved"
         loud = not over and (letter.kind in ("held", "ending") or letter.notice.escalated)
+        shown = await self._shown(letter, text, first=head is None) if with_blocks else None
 
         async def post() -> AsyncSlackResponse:
             return await self._posting.chat_postMessage(
@@ -198,7 +205,7 @@ class SlackReceiver:
                 thread_ts=head.ts if head else None,
                 reply_broadcast=True if head and loud else None,
                 text=fallback(text) if with_blocks else without_blocks(text),
-                blocks=blocks(text) if with_blocks else None,
+                blocks=shown,
                 metadata=_metadata(letter),
                 mrkdwn=False,
                 unfurl_links=False,
@@ -219,13 +226,14 @@ class SlackReceiver:
         text = compose(letter.notice, self._station, await self._appendix.measured(letter.notice))
         if letter.head is None:
             text = _remarked(text, letter)
+        shown = await self._shown(letter, text, first=True)
 
         async def update(*, with_blocks: bool) -> AsyncSlackResponse:
             return await self._asking.chat_update(
                 channel=head.channel,
                 ts=head.ts,
                 text=fallback(text) if with_blocks else without_blocks(text),
-                blocks=blocks(text) if with_blocks else [],
+                blocks=shown if with_blocks else [],
             )
 
         try:
@@ -234,6 +242,25 @@ class SlackReceiver:
             if error.code not in BLOCK_ERRORS:
                 raise
             await _call(partial(update, with_blocks=False))
+
+    async def _shown(self, letter: Letter, text: Text, *, first: bool) -> list[Json]:
+        """The message as blocks; the first of an incident with buttons, where there are any."""
+        actions = await self.buttons(letter.notice) if first and self.buttons else None
+        return blocks(text) if actions is None else blocks(replace(text, commands=()), [actions])
+
+    async def reply(self, thread: Place, text: str) -> None:
+        """Say something more in a thread, as Slack shows `text`. Raises `DeliveryError`."""
+
+        async def post() -> AsyncSlackResponse:
+            return await self._posting.chat_postMessage(
+                channel=thread.channel, thread_ts=thread.ts, text=text, unfurl_links=False
+            )
+
+        await _call(post, posts=True)
+
+    async def team(self) -> str:
+        """Slack's id of the workspace that we post to. Raises `DeliveryError`."""
+        return str(json_of(await _call(self._asking.auth_test)).get("team_id") or "")
 
     async def find(self, letter: Letter, since: float) -> Posted | None:
         """Look for a letter in the channel or its thread. Raises `DeliveryError`."""

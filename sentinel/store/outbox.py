@@ -247,6 +247,19 @@ class Outbox:
             return {}
         return {text(row["state"]): whole(row["n"]) for row in found}
 
+    def whose(self, channel: str, ts: str) -> str | None:
+        """The receiver that posted this message, if it is one of ours. Raises `StateError`."""
+        with self._lock:
+            for row in self._memory.values():
+                if (row.channel, row.ts, row.state) == (channel, ts, "sent"):
+                    return row.receiver
+            found = self._database.rows(
+                "SELECT receiver FROM outbox WHERE channel = ? AND ts = ? AND state = 'sent' "
+                "LIMIT 1",
+                (channel, ts),
+            )
+            return text(found[0]["receiver"]) if found else None
+
     def _rows(
         self,
         states: tuple[State, ...],

@@ -281,6 +281,17 @@ def _due(tables: Tables) -> None:
     outbox.create_index(["created_at"])
 
 
+def _presses(tables: Tables) -> None:
+    """Presses on buttons: see `store.presses`."""
+    columns = ("run", "incident", "button", "pressed_by", "receiver", "channel", "ts", "state")
+    tables.create_table(
+        "presses",
+        {"id": str, **dict.fromkeys(columns, str), "at": float, "answer": str},
+        pk="id",
+        not_null=[*columns, "at", "answer"],
+    ).create_index(["incident", "button"])
+
+
 SCHEMA = Schema(
     application_id=0x53656E74,
     migrations=(
@@ -293,5 +304,6 @@ SCHEMA = Schema(
         _checkpoints,
         _evidence,
         _due,
+        _presses,
     ),
 )

@@ -11,12 +11,22 @@ from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.open_incident import OpenIncident
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
-from sentinel.store import journal, location, reading, saving, shelf, upkeep, writing
+from sentinel.store import (
+    journal,
+    location,
+    presses,
+    reading,
+    saving,
+    shelf,
+    upkeep,
+    writing,
+)
 from sentinel.store.database import Database
 from sentinel.store.journal import Break, Detail, Link
 from sentinel.store.notices import unrecorded
 from sentinel.store.outbox import Outbox, Route, to_nobody
 from sentinel.store.outbox_row import OutboxRow
+from sentinel.store.presses import PressRow, PressState
 from sentinel.store.schema import FILE_NAME, SCHEMA
 from sentinel.store.shapes import (
     ActionRow,
@@ -264,6 +274,26 @@ class Store:
         """Forget messages that came to their end long ago; see `upkeep.prune`."""
         with self._database.transaction() as connection:
             upkeep.prune(connection, now)
+
+    def take_press(self, press: PressRow) -> bool:
+        """Put a press on the record; False when it is there already: then do nothing."""
+        with self._database.transaction() as connection:
+            return presses.take(connection, press)
+
+    def settle_press(self, press_id: str, state: PressState, answer: str, at: float) -> None:
+        """What came of a press that was taken."""
+        with self._database.transaction() as connection:
+            presses.settle(connection, press_id, state, answer, at)
+
+    def unsettled_presses(self) -> list[PressRow]:
+        """Presses that were taken and came to nothing yet, oldest first."""
+        with self._database.snapshot() as connection:
+            return presses.unsettled(connection)
+
+    def latest_press(self, incident: str, button: str) -> PressRow | None:
+        """The newest press of this button for an incident that did what it says."""
+        with self._database.snapshot() as connection:
+            return presses.latest(connection, incident, button)
 
     def incidents(self, run: str | None = None) -> list[IncidentJSON]:
         """All incidents, of one run or of all, newest last, as `incidents --json` prints them."""
