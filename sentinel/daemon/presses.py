@@ -52,7 +52,8 @@ _ASKED = {
 class Quiet(Protocol):
     """Who acknowledges and silences; both say in one sentence what was done.
 
-    They raise `SentinelError` when it cannot be done.
+    What is acknowledged already stays so, and that is said. They raise `SentinelError` when it
+    cannot be done.
     """
 
     async def acknowledge(self, incident_id: str, by: str) -> str: ...
@@ -92,12 +93,11 @@ class Presses:
     async def situation(self, notice: Notice) -> Situation:
         """How the run and the incident of a message stand at this moment."""
         done = set() if self._quiet else {"acknowledge", "silence"}
-        for kind in {"acknowledge", "silence"} - done:
-            try:
-                if await self._earlier(notice.incident.id, kind):
-                    done.add(kind)
-            except StateError:
-                log.debug("whether %s was pressed is not known", kind)
+        try:
+            if await self._silenced(notice.incident.id):
+                done.add("silence")
+        except StateError as error:
+            log.debug("whether there was a press on silence is not known: %s", error)
         return situation(self._service.runs.get(notice.incident.run), notice, done)
 
     async def take(self, press: Press) -> Work:
@@ -166,8 +166,10 @@ class Presses:
             try:
                 if press.kind in _ORDERS:
                     answer = await self._order(press)
+                elif press.kind == "acknowledge":
+                    answer = await self._acknowledge(press)
                 else:
-                    answer, tell = await self._be_quiet(press), in_thread
+                    answer, tell = await self._silence(press), in_thread
                 state = "done"
             except RefusedError as error:
                 answer = f"nothing was done: {error}"
@@ -195,27 +197,26 @@ class Presses:
         await self._operator.order(press.offer.run, asked)
         return f"run {press.offer.run} was asked {_ASKED[press.kind]}; the thread says what comes"
 
-    async def _be_quiet(self, press: Press) -> str:
+    async def _acknowledge(self, press: Press) -> str:
+        if self._quiet is None:
+            raise RefusedError("this daemon takes no acknowledgments")
+        return await self._quiet.acknowledge(press.offer.incident, press.by)
+
+    async def _silence(self, press: Press) -> str:
         if self._quiet is None:
             raise RefusedError("this daemon silences nothing")
         offer = press.offer
-        if (before := await self._earlier(offer.incident, press.kind)) is not None:
-            what = {"acknowledge": "acknowledged", "silence": "silenced"}[press.kind]
-            raise RefusedError(f"this was already {what} by {before.by}, {isoformat(before.at)}")
-        if press.kind == "acknowledge":
-            return await self._quiet.acknowledge(offer.incident, press.by)
+        if (before := await self._silenced(offer.incident)) is not None:
+            raise RefusedError(f"this was already silenced by {before.by}, {isoformat(before.at)}")
         matchers = [Matcher("run", offer.run), Matcher("rule", offer.rule)]
         comment = f"by a button under incident {offer.incident}"
         return await self._quiet.silence(matchers, SILENCE_FOR, press.by, comment)
 
-    async def _earlier(self, incident: str, kind: str) -> PressRow | None:
-        """An earlier press of the same that still counts. Raises `StateError`."""
-        found = await self._service.ledger.call(
-            partial(self._service.store.latest_press, incident, kind)
-        )
-        if found is None or kind == "acknowledge":
-            return found
-        return found if clock.steady() - found.at < SILENCE_FOR else None
+    async def _silenced(self, incident: str) -> PressRow | None:
+        """The press that has silenced this, if that is still so. Raises `StateError`."""
+        latest = partial(self._service.store.latest_press, incident, "silence")
+        found = await self._service.ledger.call(latest)
+        return found if found and clock.steady() - found.at < SILENCE_FOR else None
 
     async def _settle(self, press_id: str, state: PressState, answer: str) -> None:
         """Put on the record what came of it; if that fails, the next start says that it is lost."""

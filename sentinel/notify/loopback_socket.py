@@ -59,7 +59,7 @@ class LoopbackSocket:
 
     `sticky_envelopes`: a press that is delivered again has the envelope id that it had; Slack may
     give it another. `redeliver_after`: s after which it is; `deaf`: so many acknowledgments to
-    come are not heard. `opened` counts the addresses that were given out.
+    come are not heard. `opened` counts connections, also those that are gone.
     """
 
     def __init__(
@@ -170,7 +170,6 @@ class LoopbackSocket:
                 transport.abort()
 
     def _open(self, fields: Fields) -> Answer:
-        self.opened += 1
         ticket = uuid.uuid4().hex
         self._tickets.add(ticket)
         place = self._slack.url.replace("http", "ws", 1).removesuffix("api/")
@@ -185,6 +184,7 @@ class LoopbackSocket:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         connection = _Connection(socket)
+        self.opened += 1
         if not self.enabled:
             await _say(connection, {"type": "disconnect", "reason": "link_disabled"})
             await socket.close()

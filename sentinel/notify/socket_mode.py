@@ -95,9 +95,13 @@ class _Client(SocketModeClient):
     """The SDK's client, which takes a new connection only one at a time and as `opened` has it."""
 
     def __init__(
-        self, app_token: str, web: AsyncWebClient, opened: Callable[[], Awaitable[str]]
+        self,
+        app_token: str,
+        web: AsyncWebClient,
+        ping: float,
+        opened: Callable[[], Awaitable[str]],
     ) -> None:
-        super().__init__(app_token, logger=_sdk_log, web_client=web)
+        super().__init__(app_token, logger=_sdk_log, web_client=web, ping_interval=ping)
         self.proxy = web.proxy
         self._opened = opened
         self._renewing = False
@@ -129,11 +133,14 @@ class _Client(SocketModeClient):
 class SocketMode:
     """One app's connection. `usable`: a button that is offered now would be heard."""
 
-    def __init__(self, app_token: str, taker: Taker, *, base_url: str | None = None) -> None:
+    def __init__(
+        self, app_token: str, taker: Taker, *, base_url: str | None = None, ping: float = 5.0
+    ) -> None:
+        """`ping`: s between looks at whether the connection is still there."""
         self.usable = True  # until it turns out otherwise
         self.app = ""  # Slack's id of the app, once it has said it
         self._taker = taker
-        self._token = app_token
+        self._token, self._ping = app_token, ping
         self._base_url = base_url or AsyncWebClient.BASE_URL
         self._client: _Client | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -148,7 +155,7 @@ class SocketMode:
         self._web = AsyncWebClient(base_url=self._base_url, timeout=_TIMEOUT, logger=_sdk_log)
         if _is_here(self._base_url):
             self._web.proxy = None  # as in `slack`: the SDK knows no NO_PROXY
-        self._client = _Client(self._token, self._web, self._new_url)
+        self._client = _Client(self._token, self._web, self._ping, self._new_url)
         self._client.socket_mode_request_listeners.append(self._request)
         self._client.on_message_listeners.append(self._listen)
         self._missing()

@@ -1,31 +1,72 @@
-"""From a press on a button in Slack to the run, the record and the answer, with a real daemon."""
+"""From a press on a button in Slack to the run, the record and the answer."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+import resource
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from sentinel import wire
+from sentinel.cli.setup import settings as settings_of
 from sentinel.control.barrier import Verdict
+from sentinel.daemon.buttons import Buttons
+from sentinel.daemon.offering import Offering, offering_from_environment
+from sentinel.daemon.presses import Quiet
+from sentinel.daemon.service import Service, Settings
+from sentinel.daemon.web import Web
+from sentinel.engine import rulefile
+from sentinel.errors import SentinelError
+from sentinel.notify.buttons import Json
 from sentinel.notify.loopback_message import Message
-from sentinel.notify.loopback_slack import LoopbackSlack
+from sentinel.notify.loopback_slack import Fault, LoopbackSlack
 from sentinel.notify.loopback_socket import Clicked, LoopbackSocket, labels_of
+from sentinel.notify.press import read_press
+from sentinel.notify.settings import Matcher
+from sentinel.notify.slack import SlackReceiver
+from sentinel.store.store import Store
 from tests.daemon.fake_job import FakeJob
-from tests.daemon.process import PATIENCE, Daemon, sentinel
-from tests.daemon.scenes import broken, in_state, incidents
+from tests.daemon.process import PATIENCE, Daemon, eventually
+from tests.daemon.scenes import APPLIED_NAN, broken, in_state, incidents
 
 OFFERS = ("scale_lr", "load_checkpoint")
-HELD = ["Resume", "Resume at half the learning rate", "Stop the run"]
+ORDERS = ("Resume", "Resume at half the learning rate", "Stop the run")
+QUIETING = ("Acknowledge", "Silence for 1 h")
+Row = dict[str, Any]
+
+
+class Notebook:
+    """Acknowledges and silences by writing it down."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[object, ...]] = []
+        self.owners: dict[str, str] = {}
+
+    async def acknowledge(self, incident_id: str, by: str) -> str:
+        if incident_id not in self.owners:
+            self.owners[incident_id] = by
+            self.written.append((incident_id, by))
+        return f"incident {incident_id} is acknowledged by {self.owners[incident_id]}"
+
+    async def silence(
+        self, matchers: Sequence[Matcher], seconds: float, by: str, comment: str
+    ) -> str:
+        self.written.append((*((one.name, one.value) for one in matchers), seconds, by))
+        return "silenced <!channel>"
 
 
 class Workspace:
-    """A loopback Slack, a daemon that offers buttons in it, and what a test does with both."""
+    """A loopback Slack and a daemon that offers buttons in it."""
 
     def __init__(self, slack: LoopbackSlack, socket: LoopbackSocket, daemon: Daemon) -> None:
         self.slack, self.socket, self.daemon = slack, socket, daemon
+        self.notebook = Notebook()
 
     @property
     def first(self) -> Message:
@@ -39,58 +80,368 @@ class Workspace:
         try:
             await asyncio.wait_for(wait(), PATIENCE)
         except asyncio.TimeoutError:
-            raise AssertionError(f"{what} has not happened\n{self.daemon.log()}") from None
+            shown = [message.as_text() for message in self.slack.messages]
+            raise AssertionError(f"{what} has not happened: {shown}") from None
 
     async def buttons(self, *labels: str) -> None:
-        """Wait until the first message has just these buttons."""
-        shown = lambda: labels_of(self.first) if self.slack.messages else None  # noqa: E731
-        await self.until(lambda: shown() == [*labels], f"buttons {labels}, not {shown()},")
+        """Wait until the first message has just these buttons, and Slack has it for good."""
+        await self.until(
+            lambda: self.slack.messages and labels_of(self.first) == [*labels], f"{labels}"
+        )
+
+    async def held(self, **options: Any) -> FakeJob:
+        """A job that is held, with the buttons for that."""
+        job = await asyncio.to_thread(broken, self.daemon, offers=OFFERS, **options)
+        await self.buttons(*ORDERS)
+        return job
+
+    async def goes_on(self, job: FakeJob) -> None:
+        assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
+        await self.buttons("Stop the run")
 
     async def answer(self, clicked: Clicked) -> str:
         """What the one who pressed was told alone."""
         await self.until(lambda: clicked.answers, "an answer")
-        return clicked.answers[0]
+        assert clicked.acknowledged is not None
+        assert clicked.acknowledged < 3.0
+        (answer,) = clicked.answers
+        return answer
 
-    async def journal(self, run: str = "run") -> list[dict[str, Any]]:
-        done = await asyncio.to_thread(
-            sentinel, "audit", run, "--json", "--state", str(self.daemon.state)
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return [entry["row"] for entry in json.loads(done.stdout)]
+    async def told_to_slack(self, clicked: Clicked) -> None:
+        """Wait until the daemon has acknowledged a press."""
+        await self.until(lambda: clicked.acknowledged is not None, "a word to Slack")
+
+    async def said(self, text: str) -> str:
+        """What was said in the thread, with this in it."""
+
+        def said() -> list[str]:
+            return [one.text for one in self.slack.messages[1:] if text in one.text]
+
+        await self.until(said, text)
+        (found,) = said()
+        return found
+
+    def journal(self) -> list[Row]:
+        """The rows of the run's journal, which is unbroken."""
+        store = Store.open(self.daemon.state, readonly=True)
+        try:
+            links, broken = store.verify("run")
+        finally:
+            store.close()
+        assert broken is None
+        return [json.loads(str(link.content)) for link in links]
+
+    async def orders(self) -> list[tuple[str, str, str]]:
+        """What people asked for and what came of it, as it is on the record."""
+        actions = (await asyncio.to_thread(incidents, self.daemon))[0]["actions"]
+        return [(one["action"], one["state"], one["by"]) for one in actions[1:]]
+
+
+@asynccontextmanager
+async def in_slack(
+    state: Path, **options: Any
+) -> AsyncIterator[tuple[LoopbackSlack, LoopbackSocket]]:
+    slack = LoopbackSlack()
+    socket = LoopbackSocket(slack, **options)
+    async with slack:
+        yield slack, socket
+
+
+def settings(state: Path, slack: LoopbackSlack, token: str, users: Sequence[str]) -> Settings:
+    receiver = SlackReceiver(slack.token, "training", state_dir=state, base_url=slack.url)
+    return Settings(
+        state,
+        rulefile.load(rulefile.resolve_pack("default")),
+        receivers=[receiver],
+        clean_steps=3,
+        buttons=[Offering(receiver, token, tuple(users), slack.url)],
+    )
+
+
+@asynccontextmanager
+async def serving(chosen: Settings, quiet: Quiet | None) -> AsyncIterator[Service]:
+    service = Service(chosen)
+    buttons = Buttons(service, chosen.buttons, quiet=quiet)
+    await service.open()
+    web = Web(service, None)
+    await web.open()
+    await buttons.open()
+    try:
+        yield service
+    finally:
+        await buttons.close()
+        await web.close()
+        await service.close()
 
 
 @asynccontextmanager
 async def workspace(
-    state: Path, users: str = "U0ANN,U0BO", **options: Any
+    state: Path, *, quiet: bool = False, users: Sequence[str] = ("U0ANN", "U0BO"), **options: Any
 ) -> AsyncIterator[Workspace]:
-    slack = LoopbackSlack()
-    socket = LoopbackSocket(slack, **options)
-    async with slack:
+    async with in_slack(state, **options) as (slack, socket):
+        at = Workspace(slack, socket, Daemon(state))
+        chosen = settings(state, slack, socket.app_token, users)
+        async with serving(chosen, at.notebook if quiet else None):
+            await at.until(lambda: socket.connections, "a connection")
+            yield at
+
+
+async def test_a_daemon_of_its_own_hears_a_press_and_names_who_pressed(tmp_path: Path) -> None:
+    async with in_slack(tmp_path) as (slack, socket):
         env = {
             "SLACK_BOT_TOKEN": slack.token,
             "SLACK_CHANNEL": "training",
             "SLACK_BASE_URL": slack.url,
             "SLACK_APP_TOKEN": socket.app_token,
-            "SLACK_ALLOWED_USERS": users,
+            "SLACK_ALLOWED_USERS": " U0ANN, U0BO ,",
         }
-        daemon = await asyncio.to_thread(Daemon(state, env=env).start)
+        daemon = await asyncio.to_thread(Daemon(tmp_path / "state", env=env).start)
+        at = Workspace(slack, socket, daemon)
         try:
-            yield Workspace(slack, socket, daemon)
+            job = await at.held()
+            assert "sentinel resume" not in at.first.as_text()
+            clicked = socket.press("Resume at half the learning rate")
+            await at.goes_on(job)
+            assert [rank.applied for rank in job.ranks] == [[wire.Remedies(0.5)]] * 2
+            assert "asked to be resumed at half" in await at.answer(clicked)
+            await at.said("by slack:U0ANN (ann): learning rate times 0.5")
+            rows = [(row["action"], row["state"], row["by"]) for row in at.journal()]
+            ann = "slack:U0ANN (ann)"
+            assert rows[2:] == [
+                ("press resume_half", "requested", ann),
+                ("resume", "requested", ann),
+                ("resume", "done", ann),
+            ]
+            assert daemon.process is not None
+            unlimited = resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (0, unlimited[1]))
+            clicked = socket.press("Stop the run")
+            assert "nothing was done" in await at.answer(clicked)
+            resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, unlimited)
+            for _ in range(5):
+                assert await asyncio.to_thread(job.train) is Verdict.GO
         finally:
             daemon.kill()
 
 
-async def test_a_press_on_resume_lets_the_run_go_on_and_names_who_pressed(tmp_path: Path) -> None:
-    async with workspace(tmp_path / "state") as at:
+async def test_who_may_not_press_is_told_who_may_and_it_is_on_the_record(tmp_path: Path) -> None:
+    async with workspace(tmp_path) as at:
+        job = await at.held()
+        clicked = at.socket.press("Resume", user="U0EVE", name="eve")
+        assert "only <@U0ANN>, <@U0BO> may" in await at.answer(clicked)
+        changes: list[Json] = [
+            {"api_app_id": "A0OTHER"},
+            {"team": {"id": "T0OTHER"}},
+            {"container": {"message_ts": "1.0", "channel_id": "C0OTHER"}},
+        ]
+        for change in changes:
+            strange = at.socket.send(clicked.payload | {"user": {"id": "U0ANN"}} | change)
+            await at.told_to_slack(strange)
+        assert await asyncio.to_thread(job.poll) is Verdict.STAND
+        refused = [row for row in at.journal() if row["action"] == "press resume"]
+        assert [(row["state"], row["by"]) for row in refused] == [
+            ("refused", "slack:U0EVE (eve)"),
+            *[("refused", "slack:U0ANN")] * 3,
+        ]
+        assert await at.orders() == []
+
+
+async def test_of_two_people_at_once_one_is_told_that_the_other_was_faster(tmp_path: Path) -> None:
+    async with workspace(tmp_path) as at:
+        job = await at.held()
+        clicks = [
+            at.socket.press("Resume"),
+            at.socket.press("Resume"),
+            at.socket.press("Stop the run", user="U0BO", name="bo"),
+        ]
+        answers = [await at.answer(clicked) for clicked in clicks]
+        await at.goes_on(job)
+        (order,) = await at.orders()
+        assert order in (("resume", "done", "slack:U0ANN (ann)"),)
+        assert [answer.startswith("Run run was asked") for answer in answers].count(True) == 1
+        late = [one for one in answers if not one.startswith("Run run was asked")]
+        assert all("slack:U0ANN (ann) has already asked" in one for one in late), late
+
+
+async def test_a_press_on_a_message_of_an_earlier_hold_does_nothing_to_a_later_one(
+    tmp_path: Path,
+) -> None:
+    async with workspace(tmp_path) as at:
+        job = await at.held()
+        old = at.first
+        at.socket.press("Resume", user="U0BO", name="bo")
+        await at.goes_on(job)
+        clicked = at.socket.press("Resume", message=old)
+        assert "already resumed by slack:U0BO (bo)" in await at.answer(clicked)
+        await asyncio.to_thread(job.train)
+        await asyncio.to_thread(job.train, APPLIED_NAN)
+        await asyncio.to_thread(job.await_hold_order)
+        await asyncio.to_thread(job.train_until_stand)
+        await at.buttons(*ORDERS)
+        for label in ("Resume", "Stop the run"):
+            clicked = at.socket.press(label, message=old)
+            assert "already resumed by slack:U0BO (bo)" in await at.answer(clicked)
+        assert await asyncio.to_thread(job.poll) is Verdict.STAND
+        refused = [row["detail"] for row in at.journal() if row["state"] == "refused"]
+        assert len(refused) == 3
+        at.socket.press("Stop the run")
+        assert await asyncio.to_thread(job.await_verdict) is Verdict.STOP
+
+
+async def test_what_the_run_refuses_is_said_in_the_thread_and_the_way_back_is_open(
+    tmp_path: Path,
+) -> None:
+    async with workspace(tmp_path) as at:
+        job = await asyncio.to_thread(saved_and_broken, at.daemon)
+        resume, half, stop = ORDERS
+        await at.buttons(resume, half, "Roll back to step 5", stop)
+        at.socket.press("Resume")
+        why = await at.said("non-finite weights")
+        assert why.startswith("<@U0ANN>: Nothing was done: ")
+        assert await at.orders() == [("resume", "refused", "slack:U0ANN (ann)")]
+        at.socket.press("Roll back to step 5")
+        await at.goes_on(job)
+        assert [rank.applied for rank in job.ranks] == [[wire.Remedies(rollback="step5")]] * 2
+
+
+def saved_and_broken(daemon: Daemon) -> FakeJob:
+    """Held with weights that are not finite, three clean steps after a checkpoint."""
+    job = FakeJob(daemon.place, offers=OFFERS, bad_weights="layers.1.mlp.weight").connect()
+    for _ in range(5):
+        job.train()
+    for rank in job.ranks:
+        there = () if rank.rank else ("step5",)
+        rank.send(wire.Checkpoint(5, "step5", "/ckpt", 0.5, "", there))
+    for _ in range(4):
+        job.train()
+    healthy = lambda: b'"healthy"' in daemon.get("/api/checkpoints?run=run")[1]  # noqa: E731
+    eventually(healthy, "a healthy checkpoint")
+    job.train(APPLIED_NAN)
+    job.await_hold_order()
+    job.train_until_stand()
+    in_state(daemon, job, "held")
+    return job
+
+
+@pytest.mark.parametrize("sticky", [True, False], ids=["same envelope", "another envelope"])
+async def test_a_press_that_slack_delivers_again_is_done_once(tmp_path: Path, sticky: bool) -> None:
+    async with workspace(tmp_path, redeliver_after=0.1, sticky_envelopes=sticky) as at:
+        job = await at.held()
+        at.socket.deaf = 2
+        clicked = at.socket.press("Resume")
+        await at.goes_on(job)
+        await at.told_to_slack(clicked)
+        assert len(clicked.deliveries) == 3
+        assert len(clicked.answers) == 1
+        assert await at.orders() == [("resume", "done", "slack:U0ANN (ann)")]
+
+
+async def test_acknowledging_and_silencing_are_said_to_all_and_done_once(tmp_path: Path) -> None:
+    async with workspace(tmp_path, quiet=True) as at:
         job = await asyncio.to_thread(broken, at.daemon, offers=OFFERS)
-        await at.buttons(*HELD)
-        clicked = at.socket.press("Resume at half the learning rate")
+        await at.buttons(*ORDERS, *QUIETING)
+        (incident,) = await asyncio.to_thread(incidents, at.daemon)
+        name, rule = incident["id"], incident["cause"]["rule"]
+        old = at.first
+        clicked = at.socket.press("Acknowledge")
+        assert await at.answer(clicked) == (f"Incident {name} is acknowledged by slack:U0ANN (ann)")
+        again = at.socket.press("Acknowledge", user="U0BO", name="bo")
+        assert "is acknowledged by slack:U0ANN (ann)" in await at.answer(again)
+        at.socket.press("Silence for 1 h", user="U0BO", name="bo")
+        assert (await at.said("ilenced")).endswith("Silenced &lt;!channel&gt;")
+        again = at.socket.press("Silence for 1 h", message=old)
+        assert "already silenced by slack:U0BO (bo)" in await at.answer(again)
+        assert at.notebook.written == [
+            (name, "slack:U0ANN (ann)"),
+            (("run", "run"), ("rule", rule), 3600.0, "slack:U0BO (bo)"),
+        ]
+        at.socket.press("Resume")
         assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
-        print(await at.answer(clicked), clicked.acknowledged)
-        await at.buttons("Stop the run")
-        for row in await at.journal():
-            print(row)
-        print(at.daemon.log())
-        for m in at.slack.messages:
-            print(m.as_text(), "\n")
-        assert 0
+        await at.buttons("Stop the run", "Acknowledge")
+
+
+async def test_a_press_that_was_taken_when_the_daemon_died_is_told_as_lost(tmp_path: Path) -> None:
+    async with in_slack(tmp_path) as (slack, socket):
+        at = Workspace(slack, socket, Daemon(tmp_path))
+        chosen = settings(tmp_path, slack, socket.app_token, ["U0ANN"])
+        service = Service(chosen)
+        buttons = Buttons(service, chosen.buttons, quiet=None)
+        await service.open()
+        web = Web(service, None)
+        await web.open()
+        job = await at.held()
+        clicked = socket.press("Resume")  # nobody is connected yet
+        await buttons.presses.take(read_press(clicked.payload))
+        await web.close()
+        await service.close()
+        async with serving(settings(tmp_path, slack, socket.app_token, ["U0ANN"]), None):
+            told = await at.said("taken just before the daemon ended")
+            assert "slack:U0ANN (ann)" in told
+            await at.told_to_slack(clicked)
+            last = at.journal()[-1]
+            assert (last["action"], last["state"]) == ("press resume", "lapsed")
+            await asyncio.to_thread(job.vanish)
+
+
+async def test_without_a_token_that_slack_takes_messages_have_commands(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with workspace(tmp_path) as at:
+        job = await at.held()
+        at.slack.fail_next(*[Fault("error", "token_revoked", method="apps.connections.open")] * 9)
+        await at.socket.disconnect("refresh_requested")
+        await at.until(lambda: "token_revoked" in caplog.text, "a word in the log")
+        await asyncio.to_thread(at.daemon.request, "POST", "/api/runs/run/resume", {})
+        assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
+        await at.until(lambda: "sentinel status run" in at.first.as_text(), "commands")
+        assert labels_of(at.first) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "no app-level token"),
+        ({"SLACK_APP_TOKEN": "xapp-1", "SLACK_ALLOWED_USERS": " , "}, "nobody may press"),
+        ({"SLACK_ALLOWED_USERS": "U0ANN"}, "no app-level token"),
+    ],
+)
+def test_without_a_token_or_people_there_are_no_buttons_and_the_log_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, environment: dict[str, str], said: str
+) -> None:
+    receiver = SlackReceiver("xoxb-1", "C1", state_dir=tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert offering_from_environment(receiver, environment) is None
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLACK_APP_TOKEN": "xoxb-1", "SLACK_ALLOWED_USERS": "U0ANN"},
+        {"SLACK_APP_TOKEN": "xapp-1", "SLACK_ALLOWED_USERS": "U0ANN,@bo"},
+        {"SLACK_APP_TOKEN": "xapp-1", "SLACK_ALLOWED_USERS": ",".join(["U0ANN"] * 201)},
+    ],
+    ids=["a bot's token", "a name in place of an id", "too many"],
+)
+def test_what_cannot_be_meant_is_refused_at_the_start(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    with pytest.raises(SentinelError):
+        offering_from_environment(SlackReceiver("t", "C1", state_dir=tmp_path), environment)
+
+
+def test_only_a_daemon_that_stands_by_itself_offers_buttons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("SLACK_BOT_TOKEN", "xoxb-1"),
+        ("SLACK_CHANNEL", "C1"),
+        ("SLACK_APP_TOKEN", "xapp-1"),
+        ("SLACK_ALLOWED_USERS", "U0ANN"),
+    ):
+        monkeypatch.setenv(name, value)
+    rest = {"observe": False, "slack_channel": None, "clean_steps": 3}
+    alone = settings_of(tmp_path, "default", standing=True, **rest)  # type: ignore[arg-type]
+    embedded = settings_of(tmp_path, "default", **rest)  # type: ignore[arg-type]
+    assert [one.users for one in alone.buttons] == [("U0ANN",)]
+    assert embedded.buttons == []
