@@ -35,6 +35,7 @@ from sentinel.store.presses import PressRow, PressState
 log = logging.getLogger("sentinel.daemon")
 
 _ANSWER = 1000  # characters
+_LOOKS, _BETWEEN = 10, 0.1  # times, s: for a message that is not known
 _ORDERS: Mapping[str, Action] = {
     "resume": "resume",
     "resume_half": "resume",
@@ -129,11 +130,12 @@ class Presses:
     async def _offering(self, press: Press) -> Offering:
         """Whose message it is under. Raises `RefusedError`, `StateError`."""
         whose = partial(self._service.store.outbox.whose, press.channel, press.ts)
-        name = await self._service.ledger.call(whose)
-        found = self._offerings.get(name or "")
-        if found is None:
-            raise self._turned_away(press, "no message of this daemon's has this button")
-        return found
+        for _ in range(_LOOKS):  # a message may be seen before it is on the record as sent
+            name = await self._service.ledger.call(whose)
+            if (found := self._offerings.get(name or "")) is not None:
+                return found
+            await asyncio.sleep(_BETWEEN)
+        raise self._turned_away(press, "no message of this daemon's has this button")
 
     def _check(self, press: Press, found: Offering) -> None:
         """Whether this person may. Raises `RefusedError`, on the record."""
