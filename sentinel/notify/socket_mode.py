@@ -88,6 +88,7 @@ class _Frame(Struct):
 
     type: str = ""
     reason: str = ""
+    num_connections: int = 1
     connection_info: dict[str, object] = {}
 
 
@@ -233,7 +234,8 @@ class SocketMode:
         self.app = str(frame.connection_info.get("app_id") or self.app)
         self._silence()
         if self.usable and not self._trouble:
-            log.info("buttons: connected to Slack as app %s", self.app or "of this token")
+            count = frame.num_connections  # each gets its share of presses: one is as it should be
+            log.info("buttons: connected to Slack as app %s, %d in all", self.app, count)
         if self._trouble:  # after a refusal, one greeting is not yet a connection that works
             self._alarm = asyncio.get_running_loop().call_later(SETTLED, self._works)
         else:

@@ -30,8 +30,9 @@ class Entry:
     """What a row says.
 
     `by` is "rule:NAME", "user NAME" (the kernel's word for who was at the other end of the
-    socket), "token NAME", or begins with "unattended". `order` is what was asked for in
-    particular, `evidence` what it was asked on: both only in the first row of an action.
+    socket), "token NAME", "slack:ID (NAME)", or begins with "unattended". `order` is what was
+    asked for in particular, `evidence` what it was asked on: both only in the first row of an
+    action.
     `action_id` is None for what never became an action. `imported`: from before there was a chain.
     """
 
