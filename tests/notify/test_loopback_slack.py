@@ -279,7 +279,7 @@ async def test_a_scope_that_is_missing_is_named() -> None:
         slack.methods["apps.connections.open"] = lambda fields: {"url": "wss://"}
         slack.needs["apps.connections.open"] = "connections:write"
         assert (await call(slack, "apps.connections.open", token="xapp-1"))["url"] == "wss://"
-        assert (await call(slack, "apps.connections.open"))["error"] == "missing_scope"
+        assert (await call(slack, "apps.connections.open"))["error"] == "not_allowed_token_type"
 
 
 async def test_a_file_is_announced_then_sent_then_shared(slack: LoopbackSlack) -> None:
