@@ -20,7 +20,7 @@ from sentinel.daemon.offering import Offering
 from sentinel.daemon.operator import Operator
 from sentinel.daemon.orders import Request
 from sentinel.daemon.service import Service
-from sentinel.daemon.situation import overtaken, situation
+from sentinel.daemon.situation import overtaken, situation, step_of
 from sentinel.errors import DeliveryError, SentinelError, StateError
 from sentinel.notify.blocks import escape
 from sentinel.notify.buttons import HALF, SILENCE_FOR, Situation
@@ -106,6 +106,7 @@ class Presses:
         try:
             found = await self._offering(press)
             self._check(press, found)
+            run = self._service.runs.get(press.offer.run)
             row = PressRow(
                 id=press.id,
                 run=press.offer.run,
@@ -115,6 +116,7 @@ class Presses:
                 receiver=found.receiver.name,
                 channel=press.channel,
                 ts=press.ts,
+                step=step_of(run) if run else 0,
                 at=clock.steady(),
             )
             take = partial(self._service.store.take_press, row)

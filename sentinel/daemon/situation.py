@@ -19,6 +19,12 @@ def stands(run: Run) -> str:
     return f"{run.started:.3f}/{hold}"
 
 
+def step_of(run: Run) -> int:
+    """The step after which it is held, or the last one that any rank has done."""
+    hold = run.orders.control.hold
+    return hold.step if hold else run.position().step
+
+
 def situation(run: Run | None, notice: Notice, done: Iterable[str]) -> Situation:
     """For the buttons under a message; `done`: kinds that need no second press."""
     incident, is_open = notice.incident, notice.incident.state == "open"

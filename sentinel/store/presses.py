@@ -13,7 +13,7 @@ from typing import Literal, cast
 from sentinel.store import journal
 from sentinel.store.database import Row, rows
 from sentinel.store.journal import NO_RUN, Entry
-from sentinel.store.reading import real, text
+from sentinel.store.reading import real, text, whole
 
 PressState = Literal["taken", "done", "refused", "lost"]
 
@@ -24,7 +24,8 @@ _IN_JOURNAL = {"taken": "requested", "done": "done", "refused": "refused", "lost
 class PressRow:
     """One press. `button` is its kind, `receiver`, `channel` and `ts` say under which message.
 
-    `at`: seconds on the daemon's clock. `answer`: what the person was told.
+    `step`: where the run was. `at`: seconds on the daemon's clock. `answer`: what the person was
+    told.
     """
 
     id: str
@@ -35,6 +36,7 @@ class PressRow:
     receiver: str
     channel: str
     ts: str
+    step: int
     at: float
     state: PressState = "taken"
     answer: str = ""
@@ -44,9 +46,9 @@ def take(connection: sqlite3.Connection, press: PressRow) -> bool:
     """Put a press on the record; False when it is there already, in whatever state."""
     cursor = connection.execute(
         """
-        INSERT INTO presses (id, run, incident, button, pressed_by, receiver, channel, ts, at,
-                             state, answer)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+        INSERT INTO presses (id, run, incident, button, pressed_by, receiver, channel, ts, step,
+                             at, state, answer)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
         """,
         (
             press.id,
@@ -57,6 +59,7 @@ def take(connection: sqlite3.Connection, press: PressRow) -> bool:
             press.receiver,
             press.channel,
             press.ts,
+            press.step,
             press.at,
             press.state,
             press.answer,
@@ -107,6 +110,7 @@ def _load(row: Row) -> PressRow:
         receiver=text(row["receiver"]),
         channel=text(row["channel"]),
         ts=text(row["ts"]),
+        step=whole(row["step"]),
         at=real(row["at"]),
         state=cast(PressState, text(row["state"])),
         answer=text(row["answer"]),
@@ -121,7 +125,7 @@ def _chain(connection: sqlite3.Connection, press: PressRow, at: float | None = N
         action_id=None,
         action=f"press {press.button}",
         state=_IN_JOURNAL[press.state],
-        step=0,
+        step=press.step,
         by=press.by,
         at=press.at if at is None else at,
         incident=press.incident,

@@ -286,9 +286,9 @@ def _presses(tables: Tables) -> None:
     columns = ("run", "incident", "button", "pressed_by", "receiver", "channel", "ts", "state")
     tables.create_table(
         "presses",
-        {"id": str, **dict.fromkeys(columns, str), "at": float, "answer": str},
+        {"id": str, **dict.fromkeys(columns, str), "step": int, "at": float, "answer": str},
         pk="id",
-        not_null=[*columns, "at", "answer"],
+        not_null=[*columns, "step", "at", "answer"],
     ).create_index(["incident", "button"])
 
 
