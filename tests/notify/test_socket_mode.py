@@ -138,11 +138,13 @@ async def test_a_connection_that_is_lost_in_the_middle_of_a_press_is_replaced() 
         assert socket.opened == 2
 
 
-async def test_slack_may_move_the_connection_as_it_likes() -> None:
+async def test_slack_may_move_the_connection_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentinel.notify.socket_mode._backoff", lambda failures: 0.01)
     async with connected() as (socket, _, mode, slack):
         await socket.disconnect("warning")
         await until(lambda: socket.opened == 2 and len(socket.connections) == 1, "a new one")
-        slack.fail_next(Fault("rate_limit", method=OPEN))
+        faults = ("rate_limit", "html", "http_500", "drop")
+        slack.fail_next(*(Fault(kind, method=OPEN) for kind in faults))  # type: ignore[arg-type]
         await socket.disconnect("refresh_requested")
         await until(lambda: socket.opened == 3 and len(socket.connections) == 1, "a third")
         await acknowledged(socket.press("Resume", message=UNDER))
