@@ -10,6 +10,7 @@ import numpy as np
 
 from sentinel.engine.change import Axes, Change, Moment
 from sentinel.engine.evaluation.operators import Graph
+from sentinel.engine.evaluation.scalar_memory import Row
 from sentinel.engine.evaluation.values import Source
 from sentinel.engine.language.expression import Number, axes_of
 from sentinel.engine.rule import Alert, Alerts, Key
@@ -26,6 +27,10 @@ class ArrayRule:
         self._axes = expression.axes
         self._condition = graph.condition(expression.root)
         self._graph = graph
+
+    def condition(self, row: Row) -> bool:
+        """Whether it may hold, by single numbers, which say nothing of it."""
+        return True
 
     def at(self, moment: Moment) -> Sequence[Change]:
         """Judge a step with its arrays."""

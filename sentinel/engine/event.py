@@ -12,7 +12,7 @@ from msgspec import Struct
 from sentinel.engine.run import RunEngine
 from sentinel.engine.transition import Transition
 from sentinel.errors import ReplayError
-from sentinel.wire import FromRank
+from sentinel.wire import Frame, FromRank
 
 
 class Began(Struct, frozen=True, array_like=True, tag="began"):
@@ -69,6 +69,8 @@ def take(engine: RunEngine, rank: int, event: Happening, now: float) -> list[Tra
 
     Never raises for what a message says.
     """
+    if isinstance(event, Frame):  # as nearly always
+        return engine.feed(rank, event, now)
     if event is None:
         return engine.disconnected(rank, now)
     if isinstance(event, Ticked):

@@ -5,8 +5,8 @@ A fault in one rule switches that rule off and is counted; the others never noti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,13 @@ from sentinel.engine.snapshot import Snapshots
 from sentinel.engine.transition import AlertChanged
 
 _StepRule = RowRule | ArrayRule
+_Rule = TypeVar("_Rule", RowRule, ArrayRule, _StepRule)
+# A rule, before it what says whether it may have something to tell: its condition, its alerts.
+_Watched = tuple[Callable[[Row], "bool | None"], Mapping[Key, Alert], Mapping[Key, None], _Rule]
+
+
+def _watched(rules: Iterable[_Rule]) -> list[_Watched[_Rule]]:
+    return [(one.condition, one.alerts.live, one.alerts.beyond, one) for one in rules]
 
 
 class StepSource(Source, Protocol):
@@ -74,6 +81,7 @@ class Judging:
         self._lacking = self._read
         self._known = 0  # series that had been announced when that was found
         self._frames_awake: list[RowRule] = []
+        self._frames_watched: list[_Watched[RowRule]] = []
         self._is_alone = True  # one rank, whose own values are single numbers too
         self._numbers, self._arrays = ScalarGraph(), Graph()
         self._step_rules = [self._of_step(alerts) for alerts in self._of_steps]
@@ -114,8 +122,13 @@ class Judging:
         ]
         rows = [rule for rule in self._steps_awake if isinstance(rule, RowRule)]
         self._uses_arrays = bool(self._kept) or len(rows) < len(self._steps_awake)
-        self._of_frames = Wanted(self._asked(self._frames_awake))
-        self._of_rows = Wanted((*self._asked(rows), *(r for one in fed for r in readings(one))))
+        self._frames_watched = _watched(self._frames_awake)
+        self._steps_watched = _watched(self._steps_awake)
+        of_frames = list(self._asked(self._frames_awake))
+        of_rows = [*self._asked(rows), *(r for one in fed for r in readings(one))]
+        self._of_frames, self._of_rows = Wanted(of_frames), Wanted(of_rows)
+        if self._is_alone:  # what is told of its frame serves for the step too
+            self._of_frames = self._of_rows = Wanted((*of_frames, *of_rows))
 
     def _is_awake(self, alerts: Alerts) -> bool:
         if alerts.rule.name in self.errors:
@@ -142,7 +155,7 @@ class Judging:
         A `partial` frame, of a step that is not over, can make alerts fire that wait for nothing.
         It resolves none, and is no step of those that count steps.
         """
-        changes = self._rows(self._frames_awake, row, key, step, now, partial=partial)
+        changes = self._rows(self._frames_watched, row, key, step, now, partial=partial)
         if self.observer is not None:
             self.observer.framed(key, step)
         return changes
@@ -158,14 +171,14 @@ class Judging:
             if rule.signals <= row.keys() and key not in rule.alerts.live
             if rule.alerts.rule.name not in self.errors
         ]
-        changes = self._rows(rules, row, key, step, now)
+        changes = self._rows(_watched(rules), row, key, step, now)
         if any(rule.alerts.live and rule not in self._frames_awake for rule in rules):
             self._plan_is_old = True  # of an alert that begins like this, frames are to tell too
         return changes
 
     def _rows(
         self,
-        rules: Sequence[RowRule],
+        rules: Sequence[_Watched[RowRule]],
         row: Row,
         key: Key,
         step: int,
@@ -174,9 +187,10 @@ class Judging:
         partial: bool = False,
     ) -> list[Change]:
         changes: list[Change] = []
-        for rule in rules:
+        for condition, live, beyond, rule in rules:
             try:
-                changes += rule.judge(row, key, step, now, partial=partial)
+                if condition(row) or live or beyond:
+                    changes += rule.judge(row, key, step, now, partial=partial)
             except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
                 self._switch_off(rule.alerts.rule.name)
         return changes
@@ -198,7 +212,12 @@ class Judging:
         if failed := self._numbers.take(row):
             self._switch_off_all_with(failed)
         changes: list[Change] = []
-        self._judge(self._steps_awake, Moment(row, source, axes, step, now), changes)
+        for condition, live, beyond, rule in self._steps_watched:
+            try:
+                if condition(row) or live or beyond:
+                    changes += rule.at(Moment(row, source, axes, step, now))
+            except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
+                self._switch_off(rule.alerts.rule.name)
         self._numbers.learn()
         if self._uses_arrays:
             self._keep_up(source)
@@ -221,17 +240,14 @@ class Judging:
         """Judge what the clock brings."""
         changes: list[Change] = []
         on = [rule for rule in self._pulse_rules if rule.alerts.rule.name not in self.errors]
-        self._judge(on, Moment({}, source, axes, step, now), changes)
+        for rule in on:
+            try:
+                changes += rule.at(Moment({}, source, axes, step, now))
+            except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
+                self._switch_off(rule.alerts.rule.name)
         if self.observer is not None:
             self.observer.ticked(source, axes, step, now)
         return changes
-
-    def _judge(self, rules: Sequence[_StepRule], moment: Moment, changes: list[Change]) -> None:
-        for rule in rules:
-            try:
-                changes += rule.at(moment)
-            except Exception:  # noqa: BLE001 - a rule's fault must not end the watch
-                self._switch_off(rule.alerts.rule.name)
 
     def _switch_off(self, name: str) -> None:
         self.errors[name] = self.errors.get(name, 0) + 1

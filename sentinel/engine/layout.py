@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -22,6 +23,7 @@ from sentinel.wire import Frame, Series
 _FLOAT = struct.Struct("<d")
 _unpack = _FLOAT.unpack_from
 _MAX_WANTED = 8  # of which a layout keeps the places
+_FEW = 64  # values of a frame that are unpacked all at once
 MAX_COLUMNS = 1 << 18
 _NONE: NDArray[np.intp] = np.zeros(0, np.intp)
 
@@ -49,7 +51,8 @@ class Wanted:
     """What rules ask of each step as plain floats: signals without labels, and single elements.
 
     `own` are readings of one rank's values, `reduced` those over ranks; `derived` are of signals
-    that follow from others.
+    that follow from others, `norms` those that a rank may have only a part of; it `is_plain` where
+    there are neither.
     """
 
     def __init__(self, readings: Iterable[Reading] = ()) -> None:
@@ -59,6 +62,7 @@ class Wanted:
         self.own = [(name, _series(one)) for name, one in measured if one.by_rank]
         self.reduced = [(name, _series(one)) for name, one in measured if not one.by_rank]
         self.norms = [(name, one) for name, one in self.reduced if is_norm(one.signal)]
+        self.is_plain = not (self.norms or self.derived)
 
 
 def _series(reading: Reading) -> Series:
@@ -67,6 +71,14 @@ def _series(reading: Reading) -> Series:
 
 def is_norm(signal: str) -> bool:
     return CATALOG[signal].reduction is Reduction.ROOT_SUM
+
+
+class _Whole(NamedTuple):
+    """How to take values out of a frame that lacks none, all at once."""
+
+    names: tuple[str, ...]
+    pick: Callable[[tuple[float, ...]], tuple[float, ...]]
+    finish: list[tuple[str, Callable[[float], float]]]
 
 
 class _Place(NamedTuple):
@@ -83,9 +95,7 @@ def _root(value: float) -> float:
     return math.sqrt(value + 0.0) if value >= 0 else math.nan
 
 
-def _sum(value: float) -> float:
-    return value + 0.0  # as sums begin with 0, of which none ends with -0
-
+_sum = partial(operator.add, 0.0)  # as sums begin with 0, of which none ends with -0
 
 _FINISH: Mapping[Reduction, Callable[[float], float] | None] = {
     Reduction.MEAN: _sum,
@@ -106,7 +116,7 @@ class Layout:
     series: tuple[Series, ...] = ()
     positions: NDArray[np.intp] = field(default_factory=lambda: _NONE)
     columns: NDArray[np.intp] = field(default_factory=lambda: _NONE)
-    _places: dict[Wanted, list[_Place]] = field(default_factory=dict)
+    _places: dict[Wanted, tuple[list[_Place], _Whole | None]] = field(default_factory=dict)
 
     @cached_property
     def signals(self) -> frozenset[str]:
@@ -135,16 +145,19 @@ class Layout:
 
     def row(self, frame: Frame, wanted: Wanted) -> dict[str, float]:
         """What was measured of what is wanted, over ranks as if this one were alone."""
-        places = self._places.get(wanted)
-        if places is None:
-            places = self._find(wanted)
-        found: dict[str, float] = {}
+        places, whole = self._places.get(wanted) or self._find(wanted)
         values, missing = frame.values, frame.missing
-        for name, offset, byte, bit, finish in places:
+        if whole is not None and not missing:
+            found = dict(zip(whole.names, whole.pick(self._unpack(values)), strict=True))
+            for name, finish in whole.finish:
+                found[name] = finish(found[name])
+            return found
+        found = {}
+        for name, offset, byte, bit, last in places:
             if missing and byte < len(missing) and missing[byte] & bit:
                 continue
             (value,) = _unpack(values, offset)
-            found[name] = value if finish is None else finish(value)
+            found[name] = value if last is None else last(value)
         return found
 
     def reduced(self, frame: Frame, series: Series) -> float | None:
@@ -157,13 +170,25 @@ class Layout:
         (value,) = _unpack(frame.values, offset)
         return float(value) if finish is None else finish(value)
 
-    def _find(self, wanted: Wanted) -> list[_Place]:
+    @cached_property
+    def _unpack(self) -> Callable[[bytes], tuple[float, ...]]:
+        return struct.Struct(f"<{len(self.series)}d").unpack
+
+    def _find(self, wanted: Wanted) -> tuple[list[_Place], _Whole | None]:
         if len(self._places) >= _MAX_WANTED:
             self._places.clear()
         own = [self._place(name, one) for name, one in wanted.own if one in self.at]
         reduced = [self._place(name, one) for name, one in wanted.reduced if one in self.at]
-        self._places[wanted] = places = [place._replace(finish=None) for place in own] + reduced
-        return places
+        places = [place._replace(finish=None) for place in own] + reduced
+        whole = None
+        if len(self.series) <= _FEW and len(places) > 1:  # of one, no tuple is picked
+            whole = _Whole(
+                tuple(one.name for one in places),
+                operator.itemgetter(*(one.offset // _FLOAT.size for one in places)),
+                [(one.name, one.finish) for one in places if one.finish is not None],
+            )
+        self._places[wanted] = places, whole
+        return places, whole
 
     def _place(self, name: str, series: Series) -> _Place:
         at = self.at[series]
@@ -194,6 +219,16 @@ class Columns:
         known = [(at, column) for at, column in placed if column is not None]
         positions, columns = np.array(known, np.intp).reshape(-1, 2).T.copy()
         return Layout(series, positions, columns)
+
+    def layout_of(self, frame: Frame, layout: Layout) -> Layout | None:
+        """What the values are of a frame of this layout, or of one from before its last extension.
+
+        None if it is of neither.
+        """
+        if layout.fits(frame):
+            return layout
+        width = layout.width(frame)
+        return None if width < 1 else self.layout(layout.series[:width])
 
     def find(self, series: Series) -> int | None:
         """The column of a series, if any rank has announced it."""

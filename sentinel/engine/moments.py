@@ -76,6 +76,13 @@ class MovingMoments:
     def __len__(self) -> int:
         return len(self._means) + len(self._newer)
 
+    def copy(self) -> MovingMoments:
+        """Another window of the same values."""
+        other = MovingMoments(self.length)
+        other._means, other._spreads = self._means[:], self._spreads[:]
+        other._newer, other._newest = self._newer[:], self._newest
+        return other
+
     def push(self, value: float) -> None:
         """Take in a value."""
         if len(self) == self.length:

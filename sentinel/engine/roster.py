@@ -178,7 +178,8 @@ class Roster:
 
     def advance(self, state: RankState, step: int) -> bool:
         """Take in that a rank has done this step. Returns whether it went back to get there."""
-        before = (state.era, state.at)
+        target = self._target
+        before = BEFORE_ALL if target is None else state.place
         if state.late and state.era < self.era:
             state.era, state.at = self.era, -1
         back = step <= state.at
@@ -190,7 +191,6 @@ class Roster:
         state.moved = state.last_seen
         if state.era == self.era and step > self.front:
             self.front = step
-        target = self._target
         if target is not None and before < target <= (state.era, step) and state.awaited:
             self._behind -= 1
         return back
@@ -261,6 +261,11 @@ class Roster:
     def absent(self) -> int:
         """Ranks of the world that have never said hello."""
         return max(0, self.world_size - len(self.ranks))
+
+    @property
+    def waits_for_none(self) -> bool:
+        """Whether a step is complete with the frame of any rank: there is but one in the world."""
+        return self.world_size == 1 == len(self.ranks)
 
     def write_off(self, place: Place) -> None:
         """Wait no longer for those that have not come to this place, until they catch up."""

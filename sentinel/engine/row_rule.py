@@ -20,17 +20,15 @@ class RowRule:
         expression = alerts.rule.expression
         self.signals = frozenset(one.signal for one in readings(expression.root))
         self._is_by_rank = bool(expression.axes)
-        self._condition = graph.condition(expression.root)
+        self.condition = graph.condition(expression.root)
         self._value = graph.number(expression.value)
         self._score = graph.number(expression.score)
 
     def judge(
         self, row: Row, key: Key, step: int, now: float, *, partial: bool = False
     ) -> Sequence[Change]:
-        holds = self._condition(row)
+        holds = self.condition(row)
         alerts = self.alerts
-        if not holds and not alerts.live and not alerts.beyond:
-            return ()
         if partial and not (holds and alerts.rule.holds == AT_ONCE):
             return ()  # all else can wait for the frame of the whole step
         alert = alerts.live.get(key)
@@ -53,8 +51,5 @@ class RowRule:
 
     def at(self, moment: Moment) -> Sequence[Change]:
         """Judge a step, of which this has single numbers."""
-        alerts = self.alerts
-        if not (self._condition(moment.row) or alerts.live or alerts.beyond):
-            return ()  # as nearly always
         key = (moment.axes[RANK_AXIS].labels[0],) if self._is_by_rank else ()
         return self.judge(moment.row, key, moment.step, moment.now)

@@ -28,7 +28,7 @@ from sentinel.engine.open_incident import RETURN, OpenIncident
 from sentinel.engine.recency import Recency
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
 from sentinel.engine.rule import Alerts, Rule
-from sentinel.engine.step import JudgedStep, OpenStep
+from sentinel.engine.step import Frames, JudgedStep, OpenStep, Told
 from sentinel.engine.survey import survey
 from sentinel.engine.transition import Transition
 from sentinel.engine.witness import Witness
@@ -73,11 +73,7 @@ class RunEngine:
     ) -> None:
         self.run = run
         self.checkpoints = Checkpoints(clean_steps)
-        self.step = 0
-        self.skipped = 0
-        self.frames = 0
-        self.gaps = 0
-        self.overrun = 0
+        self.step = self.skipped = self.frames = self.gaps = self.overrun = 0
         self.refused: dict[str, int] = {}
         self._patience = patience
         self._roster = Roster()
@@ -92,6 +88,7 @@ class RunEngine:
         self._judged = BEFORE_ALL
         self._last: JudgedStep | None = None
         self._announced: NDArray[np.intp] | None = None
+        self._tells_skips = False
         self.inquiry = Inquiry(self._roster, self._incidents)
         self._witness = Witness(run, self._roster, self.checkpoints, self._comparisons)
         self._fired: list[Fired] = []
@@ -158,24 +155,11 @@ class RunEngine:
             state.last_seen = now
             if isinstance(message, Frame):
                 self._frame(state, message, now)
-            elif isinstance(message, Heartbeat):
-                self._roster.beat(state, message, now)
-                self._alarm(state, message, now)
-            elif isinstance(message, Extension):
-                self._extend(state, message)
-            elif isinstance(message, Coverage):
-                state.coverage.change(message)
-            elif isinstance(message, Checkpoint):
-                era = self._roster.era_of(state, message.step)
-                self.checkpoints.saved(rank, message, era, self._roster.world_size, now)
-            elif isinstance(message, Goodbye):
-                self._roster.farewell(state, message.reason, message.detail)
-                if state.failed:
-                    self._pulse(now)
-            elif isinstance(message, Stack):
-                self._told += self.inquiry.answered(rank, message, now)
-        self._judge_complete(now)
-        return self._tell(now)
+            else:
+                self._hear(state, message, now)
+        if self._open:
+            self._judge_complete(now)
+        return self._tell(now) if self._told or self._fired or self._resolved else []
 
     def resumed(self) -> None:
         """The run was held and goes on: what fires now asks for its action again if it comes back.
@@ -235,6 +219,29 @@ class RunEngine:
     def _refuse(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
+    def _hear(self, state: RankState, message: FromRank, now: float) -> None:
+        """Take in what a rank says of itself."""
+        if isinstance(message, Heartbeat):
+            self._roster.beat(state, message, now)
+            if message.alarms:  # what cannot wait for the frame of the step that the rank is in
+                if self._hardware.alarmed(state, message.alarms, now):
+                    self._told += self._incidents.hardware_told(now)
+                changes = self._judging.alarm(message.alarms, state.key, message.step + 1, now)
+                self._collect(changes, now)
+        elif isinstance(message, Extension):
+            self._extend(state, message)
+        elif isinstance(message, Coverage):
+            state.coverage.change(message)
+        elif isinstance(message, Checkpoint):
+            era = self._roster.era_of(state, message.step)
+            self.checkpoints.saved(state.rank, message, era, self._roster.world_size, now)
+        elif isinstance(message, Goodbye):
+            self._roster.farewell(state, message.reason, message.detail)
+            if state.failed:
+                self._pulse(now)
+        elif isinstance(message, Stack):
+            self._told += self.inquiry.answered(state.rank, message, now)
+
     def _hello(self, rank: int, hello: Hello, now: float) -> None:
         reason = "another rank" if hello.rank != rank else self._roster.refusal(hello)
         if reason is not None:
@@ -277,7 +284,7 @@ class RunEngine:
         if state.sequence >= 0:
             self.gaps += frame.sequence - state.sequence - 1
         state.sequence = frame.sequence
-        layout = state.layout if state.layout.fits(frame) else self._earlier(state.layout, frame)
+        layout = self._columns.layout_of(frame, state.layout)
         if layout is None:
             return self._refuse("wrong length")
         self.frames += 1
@@ -290,7 +297,7 @@ class RunEngine:
             state.coverage.saw(layout, frame, now)
         for finding in reversed(frame.findings):  # of several, the first is kept
             self._witness.remember(state.rank, frame.step, finding)
-        row = layout.row(frame, self._judging.wanted)
+        row = layout.row(frame, wanted := self._judging.wanted)
         if changes := self._judging.frame(row, state.key, frame.step, now, partial=frame.partial):
             self._collect(changes, now)
         if frame.partial:
@@ -300,29 +307,18 @@ class RunEngine:
             return self._refuse("late")
         if state.late:
             self._roster.caught_up(state)
-        opened = self._open.get(place)
-        if opened is None:
-            opened = self._open[place] = OpenStep(now)
-        opened.add(state.slot, layout, frame)
+        if self._open or not self._roster.waits_for_none:
+            return self._wait(place, state.slot, layout, frame, now)
+        return self._judge_step(place, {state.slot: (layout, frame)}, now, (wanted, row))
+
+    def _wait(self, place: Place, slot: int, layout: Layout, frame: Frame, now: float) -> None:
+        """Let a frame wait for those of other ranks."""
+        self._open.setdefault(place, OpenStep(now)).add(slot, layout, frame)
         self._open_bytes += len(frame.values)
         while len(self._open) > MAX_OPEN or self._open_bytes > MAX_OPEN_BYTES:
             self.overrun += 1
             self._roster.write_off(min(self._open))
             self._judge_complete(now)
-        return None
-
-    def _alarm(self, state: RankState, heartbeat: Heartbeat, now: float) -> None:
-        """Judge what cannot wait for the frame of the step that the rank is in."""
-        if heartbeat.alarms:
-            if self._hardware.alarmed(state, heartbeat.alarms, now):
-                self._told += self._incidents.hardware_told(now)
-            changes = self._judging.alarm(heartbeat.alarms, state.key, heartbeat.step + 1, now)
-            self._collect(changes, now)
-
-    def _earlier(self, layout: Layout, frame: Frame) -> Layout | None:
-        """What the values are of a frame from before the last extension; None if it is of none."""
-        width = layout.width(frame)
-        return None if width < 1 else self._columns.layout(layout.series[:width])
 
     def _extend(self, state: RankState, extension: Extension) -> None:
         """The rank has found more to measure."""
@@ -336,6 +332,7 @@ class RunEngine:
     def _has_announced(self) -> None:
         """A rank has said what it measures."""
         self._announced = None
+        self._tells_skips = self._columns.find(_SKIPPED) is not None
         self._judging.announced(self._columns)
 
     def _judge_complete(self, now: float) -> None:
@@ -344,25 +341,29 @@ class RunEngine:
             self._judge(place, now)
 
     def _judge(self, place: Place, now: float) -> None:
-        """Judge a step with the frames that it has."""
-        opened = self._open.pop(place)
-        self._open_bytes -= opened.size
+        """Judge an open step with the frames that it has."""
+        self._open_bytes -= (opened := self._open.pop(place)).size
+        self._judge_step(place, opened.frames, now, None)
+
+    def _judge_step(self, place: Place, frames: Frames, now: float, told: Told | None) -> None:
+        """Judge a step. `told` is what is wanted of the frame of a rank that is alone."""
         if self._announced is None:
             self._announced = self._roster.announced(len(self._columns))
-        self._last = JudgedStep(self._columns, opened.frames, self._announced, self._roster.absent)
-        self._recency.judged(self._last, now)
-        if (self._last.number(_SKIPPED) or 0.0) > 0:
+        absent = 0 if told is not None else self._roster.absent
+        last = self._last = JudgedStep(self._columns, frames, self._announced, absent, told)
+        self._recency.judged(last, now)
+        if self._tells_skips and (last.number(_SKIPPED) or 0.0) > 0:
             self.skipped += 1
         step = place[1]
-        if self._judged != BEFORE_ALL and step < self.step:
+        if step < self.step and self._judged != BEFORE_ALL:
             self._judging.went_back(step)
             if place[0] != self._roster.launched:  # else a restart tells of it
                 self._told += self._incidents.went_back(step - 1, self.step, now)
         self.step, self._judged = step, place
-        self._comparisons.learn(self._last, step)
-        if self._hardware.judged(self._last, now):
+        self._comparisons.learn(last, step)
+        if self._hardware.judged(last, now):
             self._told += self._incidents.hardware_told(now)
-        if changes := self._judging.step(self._last, self._columns.axes, step, now):
+        if changes := self._judging.step(last, self._columns.axes, step, now):
             self._collect(changes, now)
         self.checkpoints.judged(place[0], step, self._verdict)
         self._settle(now)

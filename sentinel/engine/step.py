@@ -22,6 +22,9 @@ from sentinel.engine.window import Bools, Floats
 from sentinel.signals import CATALOG, Reduction
 from sentinel.wire import Frame, Series
 
+Frames = Mapping[int, tuple[Layout, Frame]]  # by the rank's slot
+Told = tuple[Wanted, dict[str, float]]  # what was wanted of a frame, and what it had of that
+
 
 @dataclass
 class OpenStep:
@@ -76,10 +79,12 @@ class JudgedStep:
     def __init__(
         self,
         columns: Columns,
-        frames: Mapping[int, tuple[Layout, Frame]],
+        frames: Frames,
         announced: NDArray[np.intp],
         absent: int,
+        told: Told | None = None,
     ) -> None:
+        self._told = told  # of a frame that is alone, if it is known by now
         self._columns = columns
         self._frames = frames
         self._announced = announced
@@ -169,6 +174,9 @@ class JudgedStep:
 
     def row(self, wanted: Wanted) -> dict[str, float]:
         """What was measured of what is wanted; of ranks' own values only if there is one rank."""
+        told = self._told
+        if told is not None and told[0] is wanted and wanted.is_plain:
+            return told[1]
         if len(self._frames) == 1:
             ((layout, frame),) = self._frames.values()
             found = layout.row(frame, wanted)

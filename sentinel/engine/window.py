@@ -1,16 +1,13 @@
-"""The last values of a series, and of many at once.
+"""The last values of many series at once; of a single one see `sorted_window.py`.
 
-`SortedWindow` is for a single series, `RingWindow` for many elements. An element is one label set
-of a number: a layer, a rank, a layer on a rank. Elements have the shape of the number's axes, which
-only ever grow; each has its own count, since any of them may miss a step.
+An element is one label set of a number: a layer, a rank, a layer on a rank. Elements have the shape
+of the number's axes, which only ever grow; each has its own count, since any of them may miss a
+step.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeVar
 
@@ -24,7 +21,6 @@ Shape = tuple[int, ...]
 Statistic = Callable[[Floats], Floats]  # of each row of (elements, values), oldest value first
 _Kind = TypeVar("_Kind", bound=np.generic)
 
-_NEARBY = 6  # places that are tried before a search from the start
 MAX_CELLS = 16_000_000  # float64 values in one ring buffer, 128 MB
 
 
@@ -50,6 +46,13 @@ class RingWindow:
         self._cells: Floats = np.zeros((0, length))  # elements, flattened, by position in the ring
         self._next: NDArray[np.int64] = np.zeros(0, np.int64)
         self.count: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def copy(self) -> RingWindow:
+        """Another window of the same values."""
+        other = RingWindow(self.length)
+        other._cells, other._next = self._cells.copy(), self._next.copy()
+        other.count = self.count.copy()
+        return other
 
     def push(self, values: Floats, admit: Bools) -> None:
         """Take in the values of the elements that are admitted. Raises `MemoryError` past a limit.
@@ -113,136 +116,6 @@ class RingWindow:
         """Forget the values of these elements."""
         self._next[rows] = 0
         self.count[rows] = 0
-
-
-class SortedWindow:
-    """The last `length` values of one series, kept in order of size as well as of arrival.
-
-    What was asked of it is kept until the next value comes.
-
-    >>> window = SortedWindow(3)
-    >>> for x in (9.0, 1.0, 2.0, 4.0):
-    ...     window.push(x)
-    >>> len(window), window.median(), window.mad(), window.quantile(0.75), list(window)
-    (3, 2.0, 1.0, 3.0, [1.0, 2.0, 4.0])
-    """
-
-    __slots__ = ("_arrived", "_first", "_mad", "_median", "_sorted", "length")
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self._arrived: deque[float] = deque(maxlen=length)
-        self._sorted: list[float] = []  # a C array would make an object of each value it is asked
-        self._median: float | None = None
-        self._mad: float | None = None
-        self._first = 0  # of the values nearest to the median, where they began last
-
-    def __len__(self) -> int:
-        return len(self._arrived)
-
-    def __iter__(self) -> Iterator[float]:
-        """The values from the oldest to the newest."""
-        return iter(self._arrived)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> SortedWindow:
-        """Floats never change: two lists of references are all that a copy takes."""
-        other = SortedWindow(self.length)
-        other._arrived, other._sorted = self._arrived.copy(), self._sorted.copy()
-        other._first = self._first
-        return other
-
-    def push(self, value: float) -> None:
-        """Take in a value, which is no NaN."""
-        ordered, arrived = self._sorted, self._arrived
-        if len(ordered) == self.length:
-            del ordered[bisect_left(ordered, arrived[0])]
-        arrived.append(value)
-        insort(ordered, value)
-        self._median = self._mad = None
-
-    def clear(self) -> None:
-        """Forget all values."""
-        if self._arrived:
-            self._arrived.clear()
-            self._sorted.clear()
-            self._median = self._mad = None
-
-    # Of an empty window there is nothing to tell: the callers ask for its length first.
-
-    def low(self) -> float:
-        return self._sorted[0]
-
-    def high(self) -> float:
-        return self._sorted[-1]
-
-    def mean(self) -> float:
-        return sum(self._sorted) / len(self._sorted)
-
-    def std(self) -> float:
-        """The standard deviation of the population, not a sample."""
-        center, count = self.mean(), len(self._sorted)
-        squares = [(distance := value - center) * distance for value in self._sorted]
-        return math.sqrt(sum(squares) / count)
-
-    def median(self) -> float:
-        if self._median is None:
-            ordered = self._sorted
-            count = len(ordered)
-            half = count // 2
-            odd = count % 2
-            self._median = ordered[half] if odd else (ordered[half - 1] + ordered[half]) / 2
-        return self._median
-
-    def quantile(self, share: float) -> float:
-        """Between two values by linear interpolation, as numpy's default."""
-        at = share * (len(self._sorted) - 1)
-        below = int(at)
-        low = self._sorted[below]
-        if at == below:
-            return low
-        return low + (self._sorted[below + 1] - low) * (at - below)
-
-    def mad(self) -> float:
-        """The median distance from the median, unscaled; in O(log n) at worst."""
-        if self._mad is None:
-            self._mad = self._median_distance(self.median())
-        return self._mad
-
-    def _median_distance(self, center: float) -> float:
-        values = self._sorted
-        count = len(values)
-        near = (count + 1) // 2  # so many values are the nearest to the center, and lie together
-        last = count - near  # at most so many lie below them
-        # One push moves that block by little: look where it was before, then next to it.
-        first = self._first if self._first < last else last
-        for _ in range(_NEARBY):
-            lowest, highest = center - values[first], values[first + near - 1] - center
-            below = center - values[first - 1] if first else math.inf
-            above = values[first + near] - center if first < last else math.inf
-            if lowest > above:
-                first += 1
-            elif below <= highest:
-                first -= 1
-            else:
-                self._first = first
-                within = lowest if lowest > highest else highest
-                if count % 2:
-                    return within
-                return (within + (below if below < above else above)) / 2
-        self._first = self._search(center, near, last)
-        return self._median_distance(center)
-
-    def _search(self, center: float, near: int, last: int) -> int:
-        """How many values lie below those that are the nearest to the center, by halving."""
-        values = self._sorted
-        first = 0
-        while first < last:
-            middle = (first + last) // 2
-            if center - values[middle] > values[middle + near] - center:
-                first = middle + 1
-            else:
-                last = middle
-        return first
 
 
 def mean(values: Floats) -> Floats:

@@ -12,8 +12,9 @@ has a step, rows are counted from 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from sentinel.replay.names import (
     EPOCH,
@@ -29,6 +30,7 @@ from sentinel.replay.row import Row, RowError, number, shown, step_number
 from sentinel.replay.share import USED_AND_LIMIT, Share
 from sentinel.wire import Series
 
+_FLOAT = frozenset({float})
 _MAX_LAYOUTS = 64
 _MAX_SHOWN = 20  # names in an error
 _AXES = frozenset({STEP, TIME, EPOCH})
@@ -48,6 +50,7 @@ class _Layout:
     """Where in rows with these columns the values stand."""
 
     taken: list[tuple[int, int, float]] = field(default_factory=list)  # position, slot, scale
+    pick: Callable[[Sequence[object]], tuple[float, ...]] | None = None  # all that are taken
     shares: list[tuple[int, int, int, Share]] = field(default_factory=list)
     open: list[_Candidate] = field(default_factory=list)
     axes: list[_Candidate] = field(default_factory=list)  # of step and time, still open
@@ -91,16 +94,12 @@ class Columns:
             layout = self._lay_out(names)
         if layout.open and self._claim(layout.open, cells):
             layout = self._lay_out(names)
-        values: list[float | None] = [None] * len(self.series)
-        for position, slot, scale in layout.taken:
-            value = cells[position]
-            if type(value) is not float:
-                value = number(value, names[position])
-            values[slot] = value if scale == 1.0 or value is None else value * scale
-        if layout.shares:
-            self._read_shares(names, layout, cells, values)
-        if values.count(None) == len(values):
-            return None
+        values: tuple[float | None, ...] | None
+        values = None if layout.pick is None else layout.pick(cells)
+        if values is None or not _FLOAT.issuperset(map(type, values)):
+            values = self._values(names, layout, cells)
+            if values.count(None) == len(values):
+                return None
         if layout.axes and self._claim(layout.axes, cells):
             layout = self._lay_out(names)
         at = layout.step
@@ -110,9 +109,23 @@ class Columns:
         time = None if layout.time < 0 else _time(cells[layout.time])
         held = self._held
         if held is None or step is None or step == held.step:
-            return self._join(held, step, tuple(values), time)
-        self._held = Row(step, tuple(values), time)
+            return self._join(held, step, values, time)
+        self._held = Row(step, values, time)
         return held
+
+    def _values(
+        self, names: tuple[str, ...], layout: _Layout, cells: Sequence[object]
+    ) -> tuple[float | None, ...]:
+        """The values of a row, one by one."""
+        values: list[float | None] = [None] * len(self.series)
+        for position, slot, scale in layout.taken:
+            value = cells[position]
+            if type(value) is not float:
+                value = number(value, names[position])
+            values[slot] = value if scale == 1.0 or value is None else value * scale
+        if layout.shares:
+            self._read_shares(names, layout, cells, values)
+        return tuple(values)
 
     def end(self) -> Row | None:
         """The last row. Raises `RowError` where nothing was there to read."""
@@ -159,6 +172,7 @@ class Columns:
         for series, ones in candidates.items():
             ones.sort(key=lambda one: (one.meaning.rank, one.position))
             self._place(layout, series, ones, names)
+        layout.pick = _picking(layout, len(self.series))
         if len(self._layouts) >= _MAX_LAYOUTS:
             self._layouts.clear()
         self._layouts[names] = layout
@@ -269,6 +283,13 @@ class Columns:
         merged = _merge(held.values, values)
         self._held = Row(held.step, merged, held.time if time is None else time)
         return None
+
+
+def _picking(layout: _Layout, width: int) -> Callable[[Sequence[object]], tuple[float, ...]] | None:
+    """What takes all values of a row at once, if they are all there and nothing is to be done."""
+    places = sorted((slot, position) for position, slot, scale in layout.taken if scale == 1.0)
+    whole = [slot for slot, _ in places] == list(range(width)) and len(places) > 1
+    return itemgetter(*(position for _, position in places)) if whole else None
 
 
 def _has_value(series: Series, cell: object, name: str) -> bool:

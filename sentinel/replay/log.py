@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from sentinel.engine.rule import Rule
@@ -123,7 +124,10 @@ def moments(log: Log) -> Iterator[Moment]:
             now = 0.0 if row.time is None else row.time
             yield Moment(now, 0, _hello(log.run, row.step, log.series[:width]))
         else:
-            now = max(now, now + max(1, row.step - last) if row.time is None else row.time)
+            if row.time is not None:
+                now = max(now, row.time)
+            else:
+                now += row.step - last if row.step > last else 1
             if width > announced:
                 yield Moment(now, 0, Extension(log.series[announced:width]))
         last, announced = row.step, max(width, announced)
@@ -148,12 +152,20 @@ def _hello(run: str, step: int, series: tuple[Series, ...]) -> Hello:
 
 def _frame(row: Row, sequence: int, now: float) -> Frame:
     values = row.values
-    if None not in values:
-        return Frame(row.step, sequence, now, struct.pack(f"<{len(values)}d", *values))
-    missing = sum(1 << bit for bit, value in enumerate(values) if value is None)
-    packed = struct.pack(f"<{len(values)}d", *(value or 0.0 for value in values))
-    size = (missing.bit_length() + 7) // 8
-    return Frame(row.step, sequence, now, packed, missing.to_bytes(size, "little"))
+    pack = _packing(len(values))
+    try:
+        return Frame(row.step, sequence, now, pack(*values))
+    except struct.error:  # None is no number
+        missing = sum(1 << bit for bit, value in enumerate(values) if value is None)
+        packed = pack(*(value or 0.0 for value in values))
+        size = (missing.bit_length() + 7) // 8
+        return Frame(row.step, sequence, now, packed, missing.to_bytes(size, "little"))
+
+
+@lru_cache
+def _packing(width: int) -> Callable[..., bytes]:
+    """What packs so many values as a frame has them."""
+    return struct.Struct(f"<{width}d").pack
 
 
 def replay_log(log: Log, rules: Sequence[Rule]) -> Iterator[AlertChanged]:

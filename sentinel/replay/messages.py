@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sentinel.engine import event
-from sentinel.engine.event import Began, Happening, OfDaemon
+from sentinel.engine.event import Began, OfDaemon
 from sentinel.engine.history import restarted
 from sentinel.engine.open_incident import Pending, closing, continuing
 from sentinel.engine.rule import Rule
@@ -50,19 +50,15 @@ class Replay:
         if isinstance(message, Began):
             told = self._begin(message, now)
         else:
-            told = self._tick(now) + self._tell(rank, message, now)
+            told = self._tick(now) if self._clock else []
+            if self._clock and isinstance(message, OfDaemon):
+                self._clock = False
+            told += event.take(self.engine, rank, message, now)
         if told:
             self._pending.note(told)
         return told
 
-    def _tell(self, rank: int, message: Happening, now: float) -> list[Transition]:
-        if isinstance(message, OfDaemon):
-            self._clock = False
-        return event.take(self.engine, rank, message, now)
-
     def _tick(self, now: float) -> list[Transition]:
-        if not self._clock:
-            return []
         last = self._ticked
         if last is None:
             self._ticked = now

@@ -55,6 +55,8 @@ def step_number(value: object) -> int | None:
 
     Takes 100, 100.0, "100", and "100/5000" for step 100 of 5000.
     """
+    if type(value) is int and 0 <= value <= MAX_STEP:  # as nearly always
+        return value
     step = value
     if isinstance(value, str):
         try:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.engine import moments, window
+from sentinel.engine import moments, sorted_window, window
 from sentinel.engine.detectors import DETECTORS, Detector, build
 from sentinel.engine.detectors.robust_z import RobustZ
 
@@ -56,7 +56,8 @@ def _noise(count: int, seed: int = 1) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "module", [window, moments, *(sys.modules[k.__module__] for k in DETECTORS.values())]
+    "module",
+    [window, sorted_window, moments, *(sys.modules[k.__module__] for k in DETECTORS.values())],
 )
 def test_documented_examples_are_true(module: object) -> None:
     failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
@@ -249,3 +250,38 @@ def test_a_constant_past_makes_any_change_infinitely_far() -> None:
     assert detector.update(1.0) == 0
     assert detector.update(1.1) == np.inf
     assert detector.update(0.9) == -np.inf
+
+
+_DEFERRING = [name for name, kind in DETECTORS.items() if hasattr(kind, "learn")]
+
+
+@pytest.mark.parametrize("name", _DEFERRING)
+@pytest.mark.parametrize("series", ["noise", "levels", "falling", "constant"])
+@pytest.mark.parametrize("asked", [0.0, 0.1, 1.0])
+def test_a_score_that_is_deferred_is_the_same_and_never_above_its_bound(
+    name: str, series: str, asked: float
+) -> None:
+    generator = np.random.default_rng(5)
+    values = {
+        "noise": _noise(1500),
+        "levels": [1.0 + 0.5 * (at // 300 % 3) + 0.01 * (at * 7 % 11) for at in range(1500)],
+        "falling": [2.0 + 4 / (1 + at / 50) + 0.001 * (at * 13 % 29) for at in range(1500)],
+        "constant": [2.0] * 700 + [2.5] * 800,
+    }[series]
+    values[400:410] = [np.nan, np.inf, 0.0, -0.0, -1.0, 1e300, 30.0, 30.0, 1e-300, 2.0]
+    for parameters in ({}, _shortest(name)):
+        at_once, deferring = build(name, parameters), build(name, parameters)
+        for value in values:
+            score, bound = at_once.update(value), deferring.learn(value)  # type: ignore[attr-defined]
+            assert math.isnan(score) == math.isnan(bound)
+            if not math.isnan(score):
+                assert score <= bound
+                if bound > 5 or generator.random() < asked:
+                    assert repr(deferring.score()) == repr(score)  # type: ignore[attr-defined]
+
+
+def test_where_values_lie_close_together_no_score_is_worked_out() -> None:
+    detector = RobustZ()
+    values = [float(value) for value in np.random.default_rng(6).normal(2.0, 0.1, size=2000)]
+    bounds = [detector.learn(value) for value in values]
+    assert bounds[200:].count(5.0) > 1500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import tracemalloc
 from collections.abc import Sequence
 
@@ -16,8 +17,8 @@ from sentinel.engine.evaluation.scalar import key
 from sentinel.engine.language.expression import Reading
 from sentinel.engine.layout import Columns, Wanted
 from sentinel.engine.rule import Rule
+from sentinel.engine.sorted_window import SortedWindow
 from sentinel.engine.step import JudgedStep
-from sentinel.engine.window import SortedWindow
 from sentinel.wire import Extension, Series
 from tests.engine import world
 from tests.engine.world import Job, steps
@@ -71,6 +72,32 @@ def test_a_sorted_window_says_the_same_as_its_values(length: int, values: list[f
         assert window.mad() == pytest.approx(np.median(np.abs(np.array(kept) - center)))
         assert (window.low(), window.high()) == (min(kept), max(kept))
         assert window.quantile(0.3) == pytest.approx(np.quantile(kept, 0.3))
+
+
+@given(
+    length=st.integers(1, 40),
+    values=st.lists(st.tuples(st.floats(-5, 5, width=16), st.integers(0, 5))),
+)
+def test_a_sorted_window_says_the_same_whenever_it_is_asked(
+    length: int, values: list[tuple[float, int]]
+) -> None:
+    """Whether values came one by one or waited, in the order of their arrival where equal."""
+    kept: list[float] = []
+    window = SortedWindow(length)
+    for value, act in values:
+        kept = [*kept, value][-length:]
+        if act == 0:
+            assert repr(window.let_in(value)) == repr(sorted(kept))
+            continue
+        window.push(value)
+        assert len(window) == len(kept)
+        if act == 1:
+            assert repr(window.ordered()) == repr(sorted(kept))
+        elif act == 2:
+            assert repr(list(window)) == repr(kept)
+        elif act == 3:
+            window = window.copy()
+    assert repr(window.ordered()) == repr(sorted(kept))
 
 
 def test_a_block_of_values_that_jumps_is_found_again() -> None:
@@ -136,7 +163,8 @@ def test_a_rule_learns_while_what_else_it_asks_for_is_not_announced(
 def test_a_memory_that_fails_switches_off_the_rules_that_ask_for_it(
     world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sentinel.engine.detectors.robust_z.RobustZ.update", _fail)
+    for method in ("update", "learn"):
+        monkeypatch.setattr(f"sentinel.engine.detectors.robust_z.RobustZ.{method}", _fail)
     rules = [
         world.rule("robust_z(loss, window=32) > 6 and loss > 1", "Z"),
         world.rule("not missing(mean(loss[4])) and robust_z(loss, window=32) > 9", "Both"),
@@ -151,6 +179,43 @@ def test_a_memory_that_fails_switches_off_the_rules_that_ask_for_it(
 
 def _fail(self: object, value: float) -> float:
     raise RuntimeError("a detector's fault")
+
+
+_PACK = [
+    *world.default_rules(),
+    *_z("robust_z(by_rank(loss), window=32) > 4"),
+    world.rule('loss > 1.05 * median(loss[32]) or layer_grad_norm["a"] > 3', "Level"),
+]
+
+
+def test_a_rank_that_waits_for_nobody_is_judged_as_one_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("loss", "grad_norm", "skipped", "layer_grad_norm/a")
+    noise = random.Random(3)
+    rows = [
+        {
+            "loss": noise.choice([2.0, 2.1, 2.05, 9.0, NAN]) if noise.random() < 0.05 else 2.0,
+            "grad_norm": 1.0 + 0.1 * noise.random(),
+            "skipped": float(noise.random() < 0.01),
+            "layer_grad_norm/a": noise.uniform(0, 10),
+        }
+        for _ in range(400)
+    ]
+    for row in rows[::7]:
+        del row[noise.choice(names)]
+    steps_of = [*range(1, 301), *range(180, 280)]
+
+    def told() -> list[object]:
+        job = Job(_PACK, names, 1)
+        for step, row in zip(steps_of, rows, strict=True):
+            job.step(step, row)
+        return [*job.told, job.engine.skipped, job.engine.coverage(), dict(job.engine.latest)]
+
+    directly = told()
+    monkeypatch.setattr("sentinel.engine.roster.Roster.waits_for_none", False)
+    assert repr(told()) == repr(directly)
+    assert len(directly) > 20
 
 
 def test_an_adopted_alert_of_a_rule_that_is_asleep_resolves() -> None:

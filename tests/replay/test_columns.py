@@ -184,3 +184,19 @@ def test_device_memory_in_per_cent_becomes_bytes_of_that_device(tmp_path: Path) 
 def test_bytes_that_the_log_has_are_not_made_from_per_cent(tmp_path: Path) -> None:
     row = {"step": 1, "host_memory_used_bytes": 7, "memory_percent": 50.0}
     assert found(tmp_path / "a", _lines(row)).rows == [(1, {"host_memory_used_bytes": 7.0})]
+
+
+@pytest.mark.parametrize("told", [[0.5, 0.25, 1.0], [0.5, None, 1.0], [0.5, "0.25", 1], [1, 2, 3]])
+def test_values_that_are_taken_at_once_are_those_taken_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[object]
+) -> None:
+    names = ("lr", "loss", "grad_norm")
+    text = _lines(
+        *({"step": step, **dict(zip(names, told, strict=True))} for step in range(1, 4)),
+        {"grad_norm": 2.5, "step": 4, "loss": 1.5, "lr": 0.5},
+        {"loss": 1.5, "step": 5},
+    )
+    at_once = found(tmp_path / "a", text).rows
+    monkeypatch.setattr("sentinel.replay.columns._picking", lambda layout, width: None)
+    assert repr(found(tmp_path / "a", text).rows) == repr(at_once)
+    assert len(at_once) == 5

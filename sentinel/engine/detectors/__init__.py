@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 from sentinel.engine.detectors.cusum import Cusum
 from sentinel.engine.detectors.ewma_z import EwmaZ
@@ -20,14 +20,30 @@ class Detector(Protocol):
 
     It is made with its parameters by name, each within its bounds. Values that are not finite
     never enter a baseline and score NaN, and so does whatever comes before the detector is warm;
-    all else scores a number, which may be infinite. A deep copy goes on as the original would.
-    It holds at most 64 values and twice the sum of its whole parameters.
+    all else scores a number, which may be infinite. What it is made of is numbers and what has a
+    method `copy`: a copy goes on as the original would. It holds at most 64 values and twice the
+    sum of its whole parameters.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]]
 
     def update(self, value: float) -> float:
         """Score one value, then learn from it."""
+        ...
+
+
+class Deferring(Detector, Protocol):
+    """A detector that can learn from a value without working out its score, which takes longer.
+
+    `learn` and `score` together are the same as `update`.
+    """
+
+    def learn(self, value: float) -> float:
+        """Learn from a value. Returns what its score is not above, NaN if it has none."""
+        ...
+
+    def score(self) -> float:
+        """The score of the last value that was finite, which has one."""
         ...
 
 
@@ -50,3 +66,16 @@ def build(name: str, parameters: Mapping[str, float]) -> Detector:
         for key, value in parameters.items()
     }
     return kind(**given)
+
+
+_Detector = TypeVar("_Detector", bound=Detector)
+
+
+def copied(detector: _Detector) -> _Detector:
+    """A copy that goes on as the original would, and apart from it."""
+    other: _Detector = object.__new__(type(detector))
+    vars(other).update(
+        (name, value.copy() if hasattr(value, "copy") else value)
+        for name, value in vars(detector).items()
+    )
+    return other

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from sentinel.engine.detectors.parameter import Parameter, window
-from sentinel.engine.window import SortedWindow
+from sentinel.engine.sorted_window import SortedWindow
 
 _OF_TENTHS = 0.3901  # from lowest to highest tenth, to a standard deviation, for normal noise
 _CLIP = 3.0  # deviations that a single value counts for at most, so that a spike is no drift
@@ -62,14 +62,14 @@ class Cusum:
             return math.nan
         past = self._past
         if len(past) < self._minimum:
-            past.push(value)
+            past.let_in(value)
             return math.nan
         distance = value - self._level()
         scale = _OF_TENTHS * (past.quantile(0.9) - past.quantile(0.1))
         z = distance / scale if scale else math.copysign(math.inf, distance) if distance else 0.0
         z = max(-_CLIP, min(_CLIP, z))
         self._sum = max(0.0, min(_CEILING * self._h, self._sum + z - self._k))
-        past.push(value)
+        past.let_in(value)
         return self._sum / self._h
 
     def _level(self) -> float:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from sentinel.engine.detectors.parameter import Parameter, window
-from sentinel.engine.window import SortedWindow
+from sentinel.engine.sorted_window import SortedWindow, median_of
 
 _CONSISTENCY = 1.4826  # MAD to standard deviation, for normal noise
 _FAILED = 1.5  # times the lowest level: so high is no converged run
+_CALM = 8  # values that need not be looked at one by one
+_LARGE = 1e150  # so far from zero nothing can overflow
 
 
 class Plateau:
@@ -50,31 +52,60 @@ class Plateau:
         self._tolerance = tolerance
         self._first: float | None = None
         self._lowest = math.inf
-        self._rest = math.inf  # the level at which it came to rest
+        self._rest: float | None = math.inf  # the level at which it came to rest; None: the last
         self._still = 0  # values since then
+        self._calm = 0  # so many values to come score 0, whatever they are
 
     def update(self, value: float) -> float:
         """Score one value, then learn from it."""
-        if not math.isfinite(value):
+        if not -math.inf < value < math.inf:
             return math.nan
-        self._values.push(value)
-        if len(self._values) < self._values.length:
+        if self._calm:
+            self._calm -= 1
+            self._values.push(value)
+            return 0.0
+        if self._rest is None:
+            self._rest = self._values.median()
+        ordered = self._values.let_in(value)
+        if len(ordered) < self._values.length:
             return math.nan
-        level = self._values.median()
+        return self._judge(ordered)
+
+    def _judge(self, ordered: list[float]) -> float:
+        level = median_of(ordered)
         if self._first is None:
             self._first = self._rest = level
-        self._lowest = min(self._lowest, level)
-        if self._has_failed(level, self._first) and self._stands_still(level):
+        if level < self._lowest:
+            self._lowest = level
+        if not self._has_failed(level, self._first):
+            self._rest, self._still = level, 0
+            if level > self._lowest:  # or the next may well be lower still
+                self._look_ahead(ordered, self._first)
+        elif self._stands_still(level):
             self._still += 1
         else:
             self._rest, self._still = level, 0
         return float(self._still)
 
     def _stands_still(self, level: float) -> bool:
+        assert self._rest is not None
         near = self._tolerance * abs(self._rest)
         return abs(level - self._rest) <= near and _CONSISTENCY * self._values.mad() <= near
 
     def _has_failed(self, level: float, first: float) -> bool:
         """Whether this is a level of a run that has learned nothing, or lost it."""
-        never = self._lowest >= first * (1 - self._tolerance)
-        return self._lowest > 0 and (never or level >= _FAILED * self._lowest)
+        lowest = self._lowest
+        if not lowest > 0:
+            return False
+        return level >= _FAILED * lowest or lowest >= first * (1 - self._tolerance)
+
+    def _look_ahead(self, ordered: list[float], first: float) -> None:
+        """Find out whether some values to come cannot change what was found of this level.
+
+        Each moves the others by one place at most, so that the median stays between two of them.
+        """
+        steps, half = min(_CALM, len(ordered) // 16), len(ordered) >> 1
+        low, high = ordered[half - 1 - steps], ordered[half + steps]
+        within = max(self._lowest, -_LARGE) <= low and high < _LARGE
+        if within and steps and not self._has_failed(high, first):
+            self._calm, self._rest = steps, None

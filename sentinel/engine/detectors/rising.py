@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from sentinel.engine.detectors.parameter import Parameter, window
-from sentinel.engine.window import SortedWindow
+from sentinel.engine.sorted_window import SortedWindow, median_of, quantile_of
 
 _CONSISTENCY = 1.4826  # MAD to standard deviation, for normal noise
 _LOWER = 1.2816  # standard deviations from the median of normal noise to its 10th percentile
@@ -54,40 +54,73 @@ class Rising:
         self._lowest = math.inf
         self._highest = 0.0  # rise since the level was at its lowest
         self._survived = 0.0  # highest rise that it has come back from
-        self._score = math.nan
+        self._above = int(_MOST * (level - 1)) + 1  # the place of a value not below the quantile
+        self._score: float | None = math.nan  # of the last value; None: nobody has asked yet
         self._seen = 0
         self._risen = 0  # values in a row
 
     def update(self, value: float) -> float:
         """Score one value, then learn from it."""
-        if not math.isfinite(value):
+        bound = self.learn(value)
+        return self.score() if bound == bound else bound
+
+    def learn(self, value: float) -> float:
+        """Learn from a value. Returns what its score is not above, NaN if it has none."""
+        if not -math.inf < value < math.inf:
             return math.nan
         self._seen += 1
         if value > 0:
-            self._learn(math.log(value))
-        blind = math.isnan(self._score) and self._seen > self._distances.length + self._level.length
-        return 0.0 if blind else self._score
+            bound = self._learn(math.log(value))
+        else:
+            bound = _RISEN if self._score is None else self._score
+        if bound == bound:
+            return bound
+        blind = self._seen > self._distances.length + self._level.length
+        return 0.0 if blind else bound
 
-    def _learn(self, x: float) -> None:
-        self._level.push(x)
-        center = self._level.median()
+    def score(self) -> float:
+        """The score of the last value that was finite, which has one."""
+        if self._score is None:
+            rise = self._level.quantile(_MOST) - self._lowest
+            self._score = rise / max(self._width(), self._least())
+        return self._score if self._score == self._score else 0.0
+
+    def _learn(self, x: float) -> float:
+        values = self._level.let_in(x)
+        center = median_of(values)
         self._distances.push(x - center)
-        if len(self._level) == self._level.length:
-            if self._first is None:
-                self._first = center
-            self._score = self._rise(center, self._first)
-
-    def _rise(self, center: float, first: float) -> float:
-        self._risen = self._risen + 1 if self._score > _RISEN else 0
-        if center < self._lowest + self._floor:
-            self._survived, self._highest = max(self._survived, self._highest), 0.0
-        if center < self._lowest or self._risen > 4 * self._distances.length:
-            self._lowest = center
-        if first - self._lowest < _FALLEN * self._floor:
+        if self._first is None:
+            if len(values) < self._level.length:
+                return math.nan
+            self._first = center
+        self._risen = self._risen + 1 if self._score is not None and self._score > _RISEN else 0
+        lowest = self._lowest
+        if center < lowest + self._floor:
+            if self._highest > self._survived:
+                self._survived = self._highest
+            self._highest = 0.0
+        if center < lowest or self._risen > 4 * self._distances.length:
+            self._lowest = lowest = center
+        if self._first - lowest < _FALLEN * self._floor:
+            self._score = 0.0
             return 0.0
-        rise = self._level.quantile(_MOST) - self._lowest
-        self._highest = max(self._highest, rise)
+        self._score = None
+        rise = values[self._above] - lowest
+        if rise > self._highest:
+            rise = quantile_of(values, _MOST) - lowest
+            self._highest = max(self._highest, rise)
+        if rise <= 0:
+            return 0.0
+        bound = rise / self._least()
+        # Only what may be above is to be known at once: values in a row are counted.
+        return bound if bound <= _RISEN else self.score()
+
+    def _least(self) -> float:
+        """The scale without what values scatter."""
+        return max(self._floor, self._survived / _RISEN)
+
+    def _width(self) -> float:
+        """What values scatter, for noise that is normal a standard deviation."""
         distances = self._distances
         below = (distances.median() - distances.quantile(0.1)) / _LOWER
-        width = max(_CONSISTENCY * distances.mad(), below)
-        return rise / max(width, self._floor, self._survived / _RISEN)
+        return max(_CONSISTENCY * distances.mad(), below)

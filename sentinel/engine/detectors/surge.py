@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from sentinel.engine.detectors.parameter import Parameter, window
-from sentinel.engine.window import SortedWindow
+from sentinel.engine.sorted_window import SortedWindow, median_of, most_mad, quantile_of
 
 _CONSISTENCY = 1.4826  # MAD to standard deviation, for normal noise
 _OUTLIER = 5.0  # deviations from which on a value is not admitted
@@ -58,87 +58,116 @@ class Surge:
     def __init__(self, window: int = 256, level: int = 16, floor: float = 0.04) -> None:
         self._distances = SortedWindow(window)
         self._level = SortedWindow(level)
+        self._fewest = level // 4  # values of the level before there is a distance
         self._outliers: deque[float] = deque(maxlen=2 * level)  # in a row, since the last inlier
         self._highest = 0.0  # distance of them
         self._minimum = min(_MINIMUM, window)
         self._floor = floor
         self._last_scale = 0.0
         self._learned = _REFRESH  # distances since then
+        self._refresh = 0  # so many, and it is taken anew
         self._warm = False  # from the first score on; what is learned anew scores 0 at first
+        self._settled = False  # whether there are as many values and distances as it takes
+        self._in_logarithms = True
         self._not_positive = 0  # values so far, until there are too many
 
     def update(self, value: float) -> float:
         """Score one value, then learn from it."""
-        if not math.isfinite(value):
+        if not -math.inf < value < math.inf:
             return math.nan
-        if self._in_logarithms and value <= 0:
-            self._not_positive += 1
-            if self._in_logarithms:
+        x = value
+        if self._in_logarithms:
+            if value > 0:
+                x = math.log(value)
+            elif self._bears_it():
                 return -math.inf if self._warm else math.nan
-            self._start_anew()
-        x = math.log(value) if self._in_logarithms else value
-        if len(self._level) < self._level.length // 4:
-            self._level.push(x)
+        level = self._level
+        if not self._settled and len(level) < self._fewest:
+            level.let_in(x)
             return 0.0 if self._warm else math.nan
-        distance = x - self._level.median()
-        score = self._score(x, distance)
+        values = level.ordered()
+        distance = x - median_of(values)
+        if distance and self._settled and self._learned < self._refresh and self._last_scale:
+            score = distance / self._last_scale
+        else:
+            score = self._score(distance)
+        if score > _RETURNED:
+            score = self._limited(x, score, values[-1])
         if score > (_RETURNED if self._outliers else _OUTLIER):
             self._put_aside(x, distance)
-        else:
-            self._admit(x, distance)
+            return score
+        if self._outliers:
+            self._return()
+        self._learned += 1
+        self._distances.push(distance)
+        if self._refresh < _REFRESH:
+            self._refresh = min(_REFRESH, len(self._distances) // 16)
+        level.let_in(x)
         return score
 
-    @property
-    def _in_logarithms(self) -> bool:
-        return self._not_positive < _NOT_POSITIVE
+    def _bears_it(self) -> bool:
+        """One more value is not positive: whether logarithms still fit the series."""
+        self._not_positive += 1
+        if self._not_positive < _NOT_POSITIVE:
+            return True
+        self._start_anew()
+        return False
 
-    def _score(self, x: float, distance: float) -> float:
-        if len(self._distances) < self._minimum:
-            return 0.0 if self._warm else math.nan
-        self._warm = True
+    def _score(self, distance: float) -> float:
+        if not self._settled:
+            if len(self._distances) < self._minimum:
+                return 0.0 if self._warm else math.nan
+            self._settled = self._warm = True
         if not distance:
             return 0.0
-        if self._learned >= min(_REFRESH, len(self._distances) // 16):
+        if self._learned >= self._refresh:
             self._last_scale, self._learned = self._scale(), 0
         scale = self._last_scale
-        score = distance / scale if scale else math.copysign(math.inf, distance)
-        high = self._level.high()
+        return distance / scale if scale else math.copysign(math.inf, distance)
+
+    def _limited(self, x: float, score: float, high: float) -> float:
+        """Not so high that it counts as an outlier, unless it exceeds all of the level."""
+        least = _RETURNED if self._outliers else _OUTLIER
+        if score <= least:
+            return score
         known = x <= high + _HIGHER * (1.0 if self._in_logarithms else abs(high))
-        return min(score, _OUTLIER, _RETURNED if self._outliers else _OUTLIER) if known else score
+        return least if known else score
 
     def _scale(self) -> float:
         if not self._in_logarithms:
             return self._scale_of_both_sides()
-        distances, count = self._distances, len(self._distances)
-        tail = distances.quantile(min(_TAIL, 1 - 1 / (count - 1))) - distances.median()
-        noise = max(_CONSISTENCY * distances.mad(), tail / _TAIL_Z, self._floor)
-        recurring = distances.quantile(max(0.0, 1 - (_RECURRING - 1) / (count - 1)))
+        distances = self._distances.ordered()
+        count = len(distances)
+        middle = median_of(distances)
+        tail = quantile_of(distances, min(_TAIL, 1 - 1 / (count - 1))) - middle
+        noise = max(tail / _TAIL_Z, self._floor)
+        if _CONSISTENCY * most_mad(distances, middle) > noise:
+            noise = max(_CONSISTENCY * self._distances.mad(), noise)
+        recurring = quantile_of(distances, max(0.0, 1 - (_RECURRING - 1) / (count - 1)))
         return max(noise * (1 + _YOUNG / count), _MARGIN * recurring / _OUTLIER)
 
     def _scale_of_both_sides(self) -> float:
         """Values around 0, such as policy gradients' losses, go either way, and by their nature
         ten times as far as they mostly do: both sides tell of that, and more is asked of a surge.
         """
-        distances, count = self._distances, len(self._distances)
-        middle, second = distances.median(), 1 / (count - 1)
-        low, high = distances.quantile(1 - _TAIL), distances.quantile(_TAIL)
+        distances = self._distances.ordered()
+        count = len(distances)
+        middle, second = median_of(distances), 1 / (count - 1)
+        low, high = quantile_of(distances, 1 - _TAIL), quantile_of(distances, _TAIL)
         tail = max(high - middle, middle - low)
-        noise = _WIDER * max(_CONSISTENCY * distances.mad(), tail / _TAIL_Z)
+        noise = _WIDER * max(_CONSISTENCY * self._distances.mad(), tail / _TAIL_Z)
         floor = math.expm1(_OUTLIER * self._floor) / _OUTLIER * abs(self._level.median())
-        recurring = max(distances.quantile(1 - second), -distances.quantile(second))
+        recurring = max(quantile_of(distances, 1 - second), -quantile_of(distances, second))
         scale = max(noise, floor) * (1 + _YOUNG / count)
         return max(scale, _WIDER_MARGIN * recurring / _OUTLIER)
 
-    def _admit(self, x: float, distance: float) -> None:
-        if self._outliers:
-            if len(self._outliers) <= _ISOLATED:
-                self._distances.push(self._highest)
-                self._learned = _REFRESH
-            self._outliers.clear()
-            self._highest = 0.0
-        self._distances.push(distance)
-        self._learned += 1
-        self._level.push(x)
+    def _return(self) -> None:
+        """After outliers, the first value that is none."""
+        if len(self._outliers) <= _ISOLATED:
+            self._distances.push(self._highest)
+            self._learned = _REFRESH
+        self._outliers.clear()
+        self._highest = 0.0
 
     def _put_aside(self, x: float, distance: float) -> None:
         self._outliers.append(x)
@@ -151,7 +180,9 @@ class Surge:
 
     def _start_anew(self) -> None:
         """Logarithms do not fit this series: forget them."""
-        self._learned = _REFRESH
+        self._in_logarithms = False
+        self._settled = False
+        self._learned, self._refresh = _REFRESH, 0
         self._level.clear()
         self._distances.clear()
         self._outliers.clear()

@@ -42,7 +42,7 @@ from sentinel.engine.language.expression import (
     Window,
     axes_of,
 )
-from sentinel.engine.window import SortedWindow
+from sentinel.engine.sorted_window import SortedWindow
 
 _STATISTICS: Mapping[StatisticName, window.Statistic] = {
     "mean": window.mean,

@@ -13,14 +13,24 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
 from functools import partial
+from math import isfinite
 
 import numpy as np
 
 from sentinel.engine import window
-from sentinel.engine.detectors import Detector
-from sentinel.engine.evaluation.scalar_memory import NumberFunction, Past, Row, Scoring
+from sentinel.engine.evaluation import scalar_condition as conditions
+from sentinel.engine.evaluation.scalar_condition import ConditionFunction
+from sentinel.engine.evaluation.scalar_memory import (
+    Fed,
+    Memory,
+    NumberFunction,
+    Past,
+    Row,
+    Scoring,
+    copy_of,
+    scoring,
+)
 from sentinel.engine.language.expression import (
     Arithmetic,
     Both,
@@ -42,9 +52,8 @@ from sentinel.engine.language.expression import (
     axes_of,
 )
 from sentinel.engine.language.functions import held
-from sentinel.engine.window import SortedWindow
+from sentinel.engine.sorted_window import SortedWindow
 
-ConditionFunction = Callable[[Row], "bool | None"]
 Stateful = Score | Window
 
 
@@ -95,47 +104,73 @@ class ScalarGraph:
 
     def __init__(self) -> None:
         self.states: dict[Stateful, Remembered] = {}  # those that others are made of come first
-        self._fed: list[tuple[Stateful, Remembered]] = []
-        self._pasts: list[Past] = []
+        self._wanted: set[Stateful] = set()  # what learns
+        self._fed: list[Fed] = []
 
     # Step by step.
 
     def feed_only(self, nodes: Iterable[Stateful]) -> None:
         """From now on these learn, and no others."""
-        wanted = set(nodes)
-        self._fed = [(node, state) for node, state in self.states.items() if node in wanted]
-        self._pasts = [state for _, state in self._fed if isinstance(state, Past)]
+        self._wanted = set(nodes)
+        self._feed()
+
+    def _feed(self) -> None:
+        """Find out anew what learns from which number."""
+        fed: dict[Number, tuple[dict[Score, Scoring], dict[Window, Past]]] = {}
+        for node, state in self.states.items():
+            if node in self._wanted:
+                scorings, pasts = fed.setdefault(node.of, ({}, {}))
+                if isinstance(node, Score) and isinstance(state, Scoring):
+                    scorings[node] = state
+                elif isinstance(node, Window) and isinstance(state, Past):
+                    pasts[node] = state
+        self._fed = [Fed(self.number(of), *told) for of, told in fed.items()]
 
     def take(self, row: Row) -> list[Stateful]:
         """Take in a step that is about to be judged. Returns what failed to."""
         failed: list[Stateful] = []
-        for node, state in self._fed:
+        for one in self._fed:
             try:
-                state.take(row)
+                value = one.coming = one.number(row)
             except Exception:  # noqa: BLE001 - it concerns only the rules that ask for it
-                failed.append(node)
+                value = one.coming = None
+                failed += [*(node for node, *_ in one.scorings), *one.pasts]
+            for node, state, learns in one.scorings:
+                if value is None:
+                    state.bound = None
+                    continue
+                try:
+                    bound = learns(value)
+                    state.bound = bound if bound == bound or not isfinite(value) else None
+                except Exception:  # noqa: BLE001
+                    failed.append(node)
         return failed
 
     def learn(self) -> None:
         """Let the step's values into the windows, once all rules have been judged."""
-        for past in self._pasts:
-            past.learn()
+        for one in self._fed:
+            if one.windows:
+                value = one.coming
+                if value is not None and isfinite(value):
+                    for memory in one.windows:
+                        memory.push(value)
 
     @property
     def cells(self) -> int:
         """How many values all that is remembered may hold."""
         return sum(held(node) for node in self.states)
 
-    def remember(self) -> dict[Stateful, Detector | SortedWindow]:
+    def remember(self) -> dict[Stateful, Memory]:
         """A copy of all that is known of earlier steps; empty windows are left out."""
         known = {node: state for node, state in self.states.items() if not state.is_empty}
-        return {node: deepcopy(state.memory) for node, state in known.items()}
+        return {node: copy_of(state.memory) for node, state in known.items()}
 
     def recall(self, memory: Mapping[Stateful, object]) -> None:
         """Go on from a copy; what it does not have begins anew."""
         for node, state in self.states.items():
             known = memory.get(node)
-            state.memory = state.fresh() if known is None else deepcopy(known)  # type: ignore[assignment]
+            state.memory = state.fresh() if known is None else copy_of(known)  # type: ignore
+        self._feed()
 
     # From nodes to functions.
 
@@ -145,8 +180,7 @@ class ScalarGraph:
             value = node.value
             return lambda row: value
         if isinstance(node, Reading):
-            name = key(node)
-            return lambda row: row.get(name)
+            return operator.methodcaller("get", key(node))  # row.get(name), as a function of C
         if isinstance(node, Negative):
             return _negative(self.number(node.of))
         if isinstance(node, Arithmetic):
@@ -168,32 +202,36 @@ class ScalarGraph:
         if isinstance(node, Comparison):
             return self._comparison(node)
         if isinstance(node, NonFinite):
-            return _nonfinite(self.number(node.of))
+            return conditions.nonfinite(self.number(node.of))
         if isinstance(node, Missing):
             of = self.number(node.of)
             return lambda row: of(row) is None
         if isinstance(node, Disagrees):
-            return _disagrees(self.number(node.of))
+            return conditions.disagrees(self.number(node.of))
         if isinstance(node, Not):
-            return _not(self.condition(node.of))
-        join = _both if isinstance(node, Both) else _either
+            return conditions.negated(self.condition(node.of))
+        join = conditions.both if isinstance(node, Both) else conditions.either
         return join(self.condition(node.left), self.condition(node.right))
 
     def _comparison(self, node: Comparison) -> ConditionFunction:
-        function, left = _COMPARISONS[node.operator], self.number(node.left)
-        if isinstance(node.right, Constant):
-            return _comparison_with(function, left, node.right.value)
-        return _comparison(function, left, self.number(node.right))
+        function, left, right = _COMPARISONS[node.operator], node.left, node.right
+        if not isinstance(right, Constant):
+            return conditions.compared(function, self.number(left), self.number(right))
+        if isinstance(left, Reading):
+            return conditions.reading_against(function, key(left), right.value)
+        if isinstance(left, Score) and node.operator in (">", ">="):
+            return conditions.score_against(function, self._scoring(left), right.value)
+        return conditions.compared_with(function, self.number(left), right.value)
 
     def _scoring(self, node: Score) -> Scoring:
-        of = self.number(node.of)  # first, so that it comes before in `states`
-        state = self.states.setdefault(node, Scoring(node, of))
+        self.number(node.of)  # first, so that it comes before in `states`
+        state = self.states.setdefault(node, scoring(node))
         assert isinstance(state, Scoring)
         return state
 
     def _past(self, node: Window) -> Past:
-        of = self.number(node.of)
-        state = self.states.setdefault(node, Past(node, of))
+        self.number(node.of)
+        state = self.states.setdefault(node, Past(node))
         assert isinstance(state, Past)
         return state
 
@@ -220,7 +258,7 @@ def condition(node: Condition) -> ConditionFunction:
 
 
 def _scored(state: Scoring) -> NumberFunction:
-    return lambda row: state.value
+    return lambda row: state.score()
 
 
 def _of_window(past: Past, statistic: Callable[[SortedWindow], float]) -> NumberFunction:
@@ -278,75 +316,3 @@ def _arithmetic(
         return None if one is None or other is None else function(one, other)
 
     return arithmetic
-
-
-def _comparison(
-    function: Callable[[float, float], bool], left: NumberFunction, right: NumberFunction
-) -> ConditionFunction:
-    def comparison(row: Row) -> bool | None:
-        one, other = left(row), right(row)
-        return None if one is None or other is None else function(one, other)
-
-    return comparison
-
-
-def _comparison_with(
-    function: Callable[[float, float], bool], left: NumberFunction, right: float
-) -> ConditionFunction:
-    def comparison(row: Row) -> bool | None:
-        one = left(row)
-        return None if one is None else function(one, right)
-
-    return comparison
-
-
-def _nonfinite(of: NumberFunction) -> ConditionFunction:
-    def nonfinite(row: Row) -> bool | None:
-        value = of(row)
-        return None if value is None else not math.isfinite(value)
-
-    return nonfinite
-
-
-def _disagrees(of: NumberFunction) -> ConditionFunction:
-    def disagrees(row: Row) -> bool | None:
-        return None if of(row) is None else False  # one rank alone is of one mind
-
-    return disagrees
-
-
-def _not(of: ConditionFunction) -> ConditionFunction:
-    def negation(row: Row) -> bool | None:
-        true = of(row)
-        return None if true is None else not true
-
-    return negation
-
-
-# What has memory has taken in its step before: to leave out the other side changes nothing.
-
-
-def _both(left: ConditionFunction, right: ConditionFunction) -> ConditionFunction:
-    def both(row: Row) -> bool | None:
-        one = left(row)
-        if one is False:
-            return False
-        other = right(row)
-        if other is False:
-            return False
-        return None if one is None or other is None else True
-
-    return both
-
-
-def _either(left: ConditionFunction, right: ConditionFunction) -> ConditionFunction:
-    def either(row: Row) -> bool | None:
-        one = left(row)
-        if one:
-            return True
-        other = right(row)
-        if other:
-            return True
-        return None if one is None or other is None else False
-
-    return either

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
-from sentinel.engine.detectors import Detector, build
+from sentinel.engine.detectors import DETECTORS, Deferring, Detector, build, copied
 from sentinel.engine.language.expression import WARM, Score, Window
-from sentinel.engine.window import SortedWindow
+from sentinel.engine.sorted_window import SortedWindow
 
+Memory = Detector | SortedWindow
 Row = Mapping[str, float]  # by `scalar.key`, for what was measured
 NumberFunction = Callable[[Row], "float | None"]  # None: missing
 
 
+def copy_of(memory: Memory) -> Memory:
+    """A copy that goes on as the original would, and apart from it."""
+    return memory.copy() if isinstance(memory, SortedWindow) else copied(memory)
+
+
 class Scoring:
-    """A detector of one number, and its score at this step, which is None where it is not warm."""
+    """A detector of one number. `bound` is what its score is not above at this step.
 
-    __slots__ = ("_node", "_of", "memory", "value")
+    It is None where the detector is not warm, or the number is missing.
+    """
 
-    def __init__(self, node: Score, of: NumberFunction) -> None:
+    __slots__ = ("_node", "bound", "memory")
+
+    def __init__(self, node: Score) -> None:
         self._node = node
-        self._of = of
-        self.value: float | None = None
+        self.bound: float | None = None
         self.memory: Detector = self.fresh()
 
     @property
@@ -33,26 +40,47 @@ class Scoring:
         """What it knows at first."""
         return build(self._node.detector, dict(self._node.parameters))
 
-    def take(self, row: Row) -> None:
-        """Score this step's value, and learn from it."""
-        value = self._of(row)
-        if value is None:
-            self.memory.update(math.nan)
-            self.value = None
-            return
-        score = self.memory.update(value)
-        self.value = None if score != score and math.isfinite(value) else score
+    @property
+    def learns(self) -> Callable[[float], float]:
+        """What takes in a value, and says what its score is not above."""
+        return self.memory.update
+
+    def score(self) -> float | None:
+        """The score itself."""
+        return self.bound
+
+
+class DeferredScoring(Scoring):
+    """The same of a detector that works out its score only where somebody asks for it."""
+
+    __slots__ = ()
+
+    memory: Deferring
+
+    @property
+    def learns(self) -> Callable[[float], float]:
+        """What takes in a value, and says what its score is not above."""
+        return self.memory.learn
+
+    def score(self) -> float | None:
+        """The score itself."""
+        bound = self.bound
+        return bound if bound is None or bound != bound else self.memory.score()
+
+
+def scoring(node: Score) -> Scoring:
+    """What keeps the score of a number."""
+    defers = hasattr(DETECTORS[node.detector], "learn")
+    return DeferredScoring(node) if defers else Scoring(node)
 
 
 class Past:
     """The window of a number: its finite values before this step."""
 
-    __slots__ = ("_coming", "_length", "_of", "memory", "warm")
+    __slots__ = ("_length", "memory", "warm")
 
-    def __init__(self, node: Window, of: NumberFunction) -> None:
+    def __init__(self, node: Window) -> None:
         self._length = node.length
-        self._of = of
-        self._coming: float | None = None
         self.warm = min(WARM, node.length)
         self.memory: SortedWindow = self.fresh()
 
@@ -65,12 +93,20 @@ class Past:
         """What it knows at first."""
         return SortedWindow(self._length)
 
-    def take(self, row: Row) -> None:
-        """Note this step's value, for when the step has been judged."""
-        self._coming = self._of(row)
 
-    def learn(self) -> None:
-        """Let this step's value in."""
-        value = self._coming
-        if value is not None and math.isfinite(value):
-            self.memory.push(value)
+class Fed:
+    """What takes in the same number at each step: scores at once, windows once it is judged."""
+
+    __slots__ = ("coming", "number", "pasts", "scorings", "windows")
+
+    def __init__(
+        self,
+        number: NumberFunction,
+        scorings: Mapping[Score, Scoring],
+        pasts: Mapping[Window, Past],
+    ) -> None:
+        self.number = number
+        self.pasts = pasts
+        self.coming: float | None = None
+        self.scorings = [(node, one, one.learns) for node, one in scorings.items()]
+        self.windows = [one.memory for one in pasts.values()]
