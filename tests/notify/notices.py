@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sentinel.notify.message import Station
+from sentinel.notify.blocks import blocks, fallback
+from sentinel.notify.loopback_message import Message
+from sentinel.notify.message import Station, compose, compose_reply
 from sentinel.notify.notice import (
     Action,
     Alert,
@@ -16,6 +18,7 @@ from sentinel.notify.notice import (
     Notice,
 )
 from sentinel.notify.receiver import Letter, Posted
+from sentinel.notify.telemetry import Measured
 
 STATION = Station("head-node", Path("/var/lib/sentinel"))
 
@@ -64,3 +67,15 @@ def letter(
 
 REQUESTED = Action("pause", "requested", 37, "rule:NonFiniteUpdate")
 HELD = Action("pause", "done", 41, "rule:NonFiniteUpdate")
+
+
+def sent(
+    shown: Notice, kind: str = "opened", *, reply: bool = False, measured: Measured | None = None
+) -> Message:
+    """What Slack gets."""
+    text = compose(shown, STATION, measured)
+    if reply:
+        evidence = shown.incident.evidence
+        text = compose_reply(kind, shown, STATION, measured=measured, evidence=evidence)
+    fields: dict[str, object] = {"text": fallback(text), "blocks": blocks(text)}
+    return Message.made_of(fields, "C1", "training", "1.0")
