@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sentinel.engine.language.expression import Reading
+from sentinel.engine.layout import Columns
 from sentinel.engine.roster import RankState, Roster
 from sentinel.engine.step import JudgedStep
 from sentinel.engine.transition import Evidence
@@ -66,11 +67,16 @@ class HardwareLog:
         self._roster = roster
         self._events: deque[HardwareEvent] = deque(maxlen=MAX_EVENTS)
         self._last: dict[tuple[int, str], float] = {}  # what is known and not 0
+        self._measured: tuple[str, ...] = ()
+
+    def announced(self, columns: Columns) -> None:
+        """Ranks have said what they measure."""
+        self._measured = tuple(one for one in SIGNALS if columns.find(Series(one)) is not None)
 
     def judged(self, step: JudgedStep, now: float) -> bool:
         """A step has been judged. Returns whether it told of something new."""
         heard = False
-        for signal in SIGNALS:
+        for signal in self._measured:
             top = step.number(Series(signal))
             if top is None or (top <= 0 and not any(name == signal for _, name in self._last)):
                 continue

@@ -333,6 +333,7 @@ class RunEngine:
         """A rank has said what it measures."""
         self._announced = None
         self._tells_skips = self._columns.find(_SKIPPED) is not None
+        self._hardware.announced(self._columns)
         self._judging.announced(self._columns)
 
     def _judge_complete(self, now: float) -> None:
