@@ -6,7 +6,9 @@ SentinelError               what went wrong, where, what was expected, what to d
 ├── WireError               a message that breaks the protocol
 │   ├── OrderError          a rank that gives orders
 │   └── VersionError        a peer that speaks another major version
-├── RuleError               a rule file or an expression that cannot be used
+├── PlacedError             something in a file of settings, with its place
+│   ├── RuleError           a rule file or an expression that cannot be used
+│   └── NotifyError         a notification file, or a condition on labels, that cannot be used
 ├── AccessError             somebody who may not do what they asked, or cannot show who they are
 ├── ControlError            an order that cannot be carried out now
 │   └── BadWeightsError     the run has weights that are not finite
@@ -49,11 +51,11 @@ class VersionError(WireError):
     """The peer speaks a version of the protocol that this side does not."""
 
 
-class RuleError(SentinelError):
-    """A rule file or expression that cannot be used.
+class PlacedError(SentinelError):
+    """What a person has written cannot be used.
 
     `file`, `line` and `column` say where, when they are known; lines and columns count from 1.
-    Without a file, the column is one of the expression's text.
+    Without a file, the column is one of the text that was given.
     """
 
     def __init__(
@@ -72,6 +74,14 @@ class RuleError(SentinelError):
         if file is None and line is None and column is not None:
             place = f"column {column}"
         super().__init__(f"{place}: {reason}" if place else reason)
+
+
+class RuleError(PlacedError):
+    """A rule file or expression that cannot be used."""
+
+
+class NotifyError(PlacedError):
+    """A notification file, or a condition on labels, that cannot be used."""
 
 
 class AccessError(SentinelError):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the store takes a second to import, and a client does not n
     from sentinel.store.outbox_json import OutboxJSON
     from sentinel.store.shapes import IncidentJSON, StatusJSON
     from sentinel.store.shelf import CheckpointJSON
+    from sentinel.store.silences import SilenceJSON
 
 TIMEOUT = 10.0  # s
 _UNSENT = "sentinel_daemon_outbox_pending"
@@ -45,6 +46,13 @@ class BecameJSON(TypedDict):
     step: int
     by: str
     detail: str
+
+
+class SilencedJSON(TypedDict):
+    """A silence that was made; `everything`: there is nothing that it does not match."""
+
+    silence: SilenceJSON
+    everything: bool
 
 
 class _Connection(http.client.HTTPConnection):
@@ -115,6 +123,26 @@ class Client:
         text = self.request("GET", "/metrics").decode()
         found = re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)
         return int(float(found[0])) if found else 0
+
+    def acknowledge(self, incident: str) -> str:
+        """Acknowledge an incident; returns what there is to say."""
+        path = f"/api/incidents/{quote(incident, safe='')}/acknowledge"
+        return msgspec.json.decode(self.request("POST", path), type=dict[str, str])["said"]
+
+    def silence(self, matchers: list[str], seconds: float, comment: str) -> SilencedJSON:
+        """Make a silence."""
+        body = {"matchers": matchers, "seconds": seconds, "comment": comment}
+        answer = self.request("POST", "/api/silences", msgspec.json.encode(body))
+        return cast("SilencedJSON", msgspec.json.decode(answer))
+
+    def silences(self, *, ended: bool) -> list[SilenceJSON]:
+        """Silences in force, or all that ever were."""
+        return cast("list[SilenceJSON]", self._get("/api/silences", ended="1" if ended else None))
+
+    def end_silence(self, silence_id: str) -> SilenceJSON:
+        """End a silence."""
+        answer = self.request("DELETE", f"/api/silences/{quote(silence_id, safe='')}")
+        return cast("SilenceJSON", msgspec.json.decode(answer))
 
     def _get(self, path: str, **query: str | None) -> object:
         given = urlencode({key: value for key, value in query.items() if value is not None})

@@ -22,6 +22,7 @@ def command(
     rules: str,
     observe: bool,
     clean_steps: int,
+    notify: Path | None,
     slack_channel: str | None,
     http: str,
     listen: str | None,
@@ -32,7 +33,7 @@ def command(
     from sentinel.cli.setup import parse_http_option, parse_listen_option, parse_tls_options
     from sentinel.daemon.lifecycle import run_loop
     from sentinel.daemon.serving import stand
-    from sentinel.notify.deadman import Ping
+    from sentinel.notify.building import ping_of
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     context = parse_tls_options(tls_cert, tls_key)
@@ -41,8 +42,9 @@ def command(
         state,
         rules,
         observe=observe,
+        notify=notify,
         slack_channel=slack_channel,
         clean_steps=clean_steps,
         standing=True,
     )
-    run_loop(stand(replace(chosen, ping=Ping.from_environment()), *served))
+    run_loop(stand(replace(chosen, ping=ping_of(chosen.notify)), *served))

@@ -48,6 +48,7 @@ def _show(incident: IncidentJSON) -> None:
     )
     if incident["head"]:
         click.echo(f"  record: {incident['head'][:12]} (sentinel audit {quote(incident['run'])})")
+    _show_care(incident)
     click.echo(f"  cause: {describe(incident['cause'])}")
     if incident["certainty"]:
         click.echo(f"  sure: {plain(incident['certainty'])}")
@@ -67,6 +68,22 @@ def _show(incident: IncidentJSON) -> None:
             f"  {action['action']} {action['state']} at step {action['step']} by {action['by']}, "
             f"{action['at']}"
         )
+
+
+def _show_care(incident: IncidentJSON) -> None:
+    """Who looks after it, and why nobody is told."""
+    if incident["acknowledged"]:
+        by = incident["acknowledged"]
+        click.echo(f"  acknowledged by {plain(by['by'])}, {by['at']}")
+    if incident["silenced"]:
+        silence = incident["silenced"]
+        comment = f": {plain(silence['comment'])}" if silence["comment"] else ""
+        click.echo(
+            f"  silenced by {plain(silence['by'])} until {silence['until']} "
+            f"(silence {silence['id']}){comment}"
+        )
+    if incident["inhibited_by"]:
+        click.echo(f"  told to nobody while incident {incident['inhibited_by']} is open")
 
 
 def _show_stack(text: str) -> None:

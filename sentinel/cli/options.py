@@ -95,4 +95,15 @@ def daemon_options(function: F) -> F:
         metavar="N",
         help="How many clean steps have to follow a checkpoint for it to be healthy.",
     )
-    return rules_option(observe(clean(slack(function))))
+    return rules_option(observe(clean(notify_option(slack(function)))))
+
+
+def notify_option(function: F) -> F:
+    """`--notify FILE`."""
+    return click.option(
+        "--notify",
+        envvar="SENTINEL_NOTIFY",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Who is told of what [default: $SENTINEL_NOTIFY, then Slack by its own variables].",
+    )(function)

@@ -30,6 +30,7 @@ def command(
     rules: str,
     observe: bool,
     clean_steps: int,
+    notify: Path | None,
     slack_channel: str | None,
     name: str | None,
     http: str,
@@ -49,7 +50,12 @@ def command(
     if not run.strip() or len(run) > 200 or not run.isprintable() or "/" in run:
         raise click.BadParameter(f"{run!r}: up to 200 characters without '/'", param_hint="--name")
     chosen = settings(
-        state, rules, observe=observe, slack_channel=slack_channel, clean_steps=clean_steps
+        state,
+        rules,
+        observe=observe,
+        notify=notify,
+        slack_channel=slack_channel,
+        clean_steps=clean_steps,
     )
     raise_file_limit()
     terminal = Terminal()

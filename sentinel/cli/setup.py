@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,9 +15,12 @@ from sentinel.errors import AddressError
 if TYPE_CHECKING:
     import ssl
 
+    from sentinel.daemon.offering import Offering
     from sentinel.daemon.service import Settings
     from sentinel.daemon.training import TrainingDoor
     from sentinel.daemon.web import HttpAddress
+    from sentinel.notify.receiver import Receiver
+    from sentinel.notify.settings import NotifySettings
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -87,28 +91,68 @@ def settings(
     rules: str,
     *,
     observe: bool,
+    notify: Path | None,
     slack_channel: str | None,
     clean_steps: int,
     standing: bool = False,
 ) -> Settings:
     """What a daemon is told; `standing`: it is one that stands by itself.
 
-    Raises `RuleError` for rules that cannot be used.
+    Raises `RuleError` and `NotifyError` for files that cannot be used.
     """
-    from sentinel.daemon.offering import offering_from_environment
     from sentinel.daemon.service import Settings
     from sentinel.engine import rulefile
-    from sentinel.notify.slack import SlackReceiver
 
     loaded = rulefile.load(rulefile.resolve_pack(rules))
-    slack = SlackReceiver.from_environment(state, channel=slack_channel)
-    receivers = [slack] if slack else []
-    buttons = offering_from_environment(slack) if slack and standing else None
+    receivers, routes = receivers_of(state, notify, slack_channel)
     return Settings(
         state,
         loaded,
         observe=observe,
         receivers=receivers,
+        notify=routes,
         clean_steps=clean_steps,
-        buttons=[buttons] if buttons else [],
+        buttons=_offerings(receivers, routes) if standing else [],
     )
+
+
+def receivers_of(
+    state: Path, notify: Path | None, slack_channel: str | None
+) -> tuple[list[Receiver], NotifySettings | None]:
+    """Who is told, and of what: by a notification file, or else all of it in Slack.
+
+    Raises `NotifyError` for a file that cannot be used.
+    """
+    from sentinel.notify.building import build
+    from sentinel.notify.notify_file import load
+    from sentinel.notify.slack import SlackReceiver
+
+    if notify is not None:
+        if slack_channel is not None:
+            raise click.UsageError(
+                "--slack-channel goes without --notify: name the channel in the file"
+            )
+        routes = load(notify)
+        return build(routes.receivers, state), routes
+    slack = SlackReceiver.from_environment(state, channel=slack_channel)
+    return [slack] if slack else [], None
+
+
+def _offerings(receivers: list[Receiver], routes: NotifySettings | None) -> list[Offering]:
+    """Whose messages have buttons: by the notification file, or by the environment."""
+    from sentinel.daemon.offering import offering, offering_from_environment
+    from sentinel.notify.secret import reveal
+    from sentinel.notify.settings import SlackSettings
+    from sentinel.notify.slack import SlackReceiver
+
+    found = []
+    for one in receivers:
+        if not isinstance(one, SlackReceiver):
+            continue
+        said = routes.receivers[one.name] if routes else None
+        if isinstance(said, SlackSettings):
+            token = reveal(said.app_token, os.environ) if said.app_token else ""
+            found.append(offering(one, token, said.users, base_url=said.base_url))
+        else:
+            found.append(offering_from_environment(one))
+    return [one for one in found if one is not None]

@@ -23,12 +23,13 @@ from sentinel.daemon.metrics import CONTENT_TYPE, exposition
 from sentinel.daemon.operator import NotFoundError, Operator
 from sentinel.daemon.orders import Request
 from sentinel.daemon.outbox_api import outbox_routes
+from sentinel.daemon.quiet_api import quiet_routes
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
 from sentinel.daemon.token_api import token_routes
 from sentinel.daemon.view import status_of
 from sentinel.engine.rule import Unattended
-from sentinel.errors import AccessError, ControlError, StateError
+from sentinel.errors import AccessError, ControlError, NotifyError, StateError
 from sentinel.store.shapes import StatusJSON
 from sentinel.store.shelf import CheckpointJSON, as_json
 
@@ -88,6 +89,7 @@ def routes(service: Service) -> list[web.RouteDef]:
         web.get("/api/actions/{id}", api.action),
         web.post("/api/runs/{run}/{action}", api.order),
         *outbox_routes(service),
+        *quiet_routes(service),
         *token_routes(service),
         *_readable(service),
     ]
@@ -141,7 +143,9 @@ class Api:
         wanted = request.query.get("run")
         if wanted is not None and wanted not in await self._operator.names():
             raise await self._operator.no_such(wanted)
-        return _json(await self._service.ledger.call(lambda: self._service.store.incidents(wanted)))
+        found = await self._service.ledger.call(lambda: self._service.store.incidents(wanted))
+        await self._service.quieting.why_quiet(found)
+        return _json(found)
 
     async def checkpoints(self, request: web.Request) -> web.Response:
         """The checkpoints of all runs that are known, or of one, in the order of saving."""
@@ -225,6 +229,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return _json({"error": str(error)}, 404)
     except (ControlError, AccessError) as error:
         return _json({"error": str(error)}, 409)
+    except NotifyError as error:
+        return _json({"error": str(error)}, 400)
     except msgspec.MsgspecError as error:
         return _json({"error": f"malformed request: {error}"}, 400)
     except StateError as error:

@@ -18,6 +18,7 @@ from sentinel.engine.checkpoint import Checkpoint
 from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.transition import Transition
 from sentinel.errors import StateError
+from sentinel.store.attention import Telling
 from sentinel.store.shapes import ActionRow, ActionState, HoldRow, RankRow, RunRow
 from sentinel.store.store import Store
 from sentinel.store.writing import NewAction, Refusal, Reminder
@@ -98,6 +99,10 @@ class Ledger:
     def prune(self, now: float) -> None:
         """Forget messages that came to their end long ago."""
         self._submit(lambda: self._store.prune(now), lambda _: None)
+
+    def tell(self, tellings: Sequence[Telling]) -> None:
+        """Owe people how incidents stand."""
+        self._submit(lambda: self._store.tell(tellings), lambda _: None)
 
     def change(self, action_id: int, state: ActionState, at: float, detail: str) -> None:
         """Put on the record what became of an action."""

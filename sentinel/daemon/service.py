@@ -28,10 +28,12 @@ from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import Listener, News
 from sentinel.daemon.offering import Offering
 from sentinel.daemon.orders import Desk
+from sentinel.daemon.quieting import Quieting
 from sentinel.daemon.refusals import Refusals
 from sentinel.daemon.run import Line, Run
 from sentinel.daemon.session import Session
 from sentinel.daemon.telemetry import RecordedTelemetry
+from sentinel.daemon.telling import Teller
 from sentinel.daemon.view import rows_of
 from sentinel.engine.checkpoint import CLEAN_STEPS
 from sentinel.engine.rule import Rule
@@ -40,8 +42,8 @@ from sentinel.errors import SentinelError, StateError, WireError
 from sentinel.notify.deadman import Ping
 from sentinel.notify.dispatcher import Dispatcher
 from sentinel.notify.receiver import Receiver
+from sentinel.notify.settings import NotifySettings, Route
 from sentinel.notify.telemetry import Illustrates
-from sentinel.store.outbox import to_all
 from sentinel.store.recording import Recording
 from sentinel.store.store import Store
 
@@ -61,6 +63,7 @@ class Settings:
     """What a daemon is told at its start. `observe`: rules may not act.
 
     `ping`: where a standing daemon says that it lives.
+    `notify` says which of the `receivers` are told of what; None: all of everything.
     `clean_steps` have to follow a checkpoint for it to be healthy. `buttons`: under whose messages
     there are to be some, where the daemon stands by itself.
     """
@@ -70,6 +73,7 @@ class Settings:
     observe: bool = False
     receivers: Sequence[Receiver] = ()
     ping: Ping | None = None
+    notify: NotifySettings | None = None
     clean_steps: int = CLEAN_STEPS
     buttons: Sequence[Offering] = ()
 
@@ -101,14 +105,16 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         receivers = self.settings.receivers
-        self.store = Store.open(
-            self.settings.state_dir, route=to_all([one.name for one in receivers])
-        )
+        names = [one.name for one in receivers]
+        notify = self.settings.notify or NotifySettings({}, Route(tuple(names), group_by=("run",)))
+        self._teller = Teller(notify, names)
+        self.store = Store.open(self.settings.state_dir, route=self._teller.route)
         self._closers.append(self.store.close)
         try:
             self.recording = Recording.open(self.store.state_dir)
             self._closers.append(self.recording.close)
             self.ledger = Ledger(self.store, self.counts)
+            self.quieting = Quieting(self.ledger, self.store, self._teller)
             self.refusals = Refusals(self.ledger, self.counts)
             self.access = Access(self.store.state_dir, self.refusals)
             self.desk = Desk(
@@ -142,6 +148,7 @@ class Service:
             session.refuse("the daemon is shutting down")
         await self._empty()
         await self.ledger.call(lambda: None)  # saves that go on would stand in the way of this one
+        self._tell_late(clock.steady(), hurry=True)
         self._save(last=True)
         self.refusals.close()
         for run in self.runs.values():
@@ -299,6 +306,7 @@ class Service:
             if run.ended is not None and now - run.ended > kept and run.saved:
                 del self.runs[name]
         self.refusals.tick()
+        self._tell_late(now)
         if self.store.behind:
             self.ledger.commit([], lambda _: None)
         if now >= self._prune_at:
@@ -308,6 +316,17 @@ class Service:
         if not self._flushing:
             self._flushing = True
             self._flusher.submit(self._flush)
+
+    def _tell_late(self, now: float, *, hurry: bool = False) -> None:
+        """Tell what was kept quiet and is not any more, and what nobody has answered to."""
+        going_on = {run.name for run in self.runs.values() if run.state != "finished"}
+        expects = self.leftovers.expects  # those that may come back
+
+        def goes_on(run: str) -> bool:
+            return run in going_on or expects(run)
+
+        if tellings := self._teller.due(now, goes_on, hurry=hurry):
+            self.ledger.tell(tellings)
 
     def _save(self, *, last: bool = False) -> None:
         """Save runs and ranks as they are; those that have ended once more, then no longer."""

@@ -36,7 +36,7 @@ async def serving(
     """
     async with AsyncExitStack() as stack:
         service = Service(settings)
-        buttons = Buttons(service, settings.buttons if standing else (), quiet=None)
+        buttons = Buttons(service, settings.buttons if standing else (), quiet=service.quieting)
         await service.open()
         stack.push_async_callback(service.close)
         web = Web(service, http)

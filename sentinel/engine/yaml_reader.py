@@ -1,6 +1,6 @@
 """Read a YAML file node by node, each of which knows its place.
 
-Every error is a `RuleError` with the file, the line and the column, counted from 1.
+Every error has the file, the line and the column, counted from 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeVar
 import yaml
 
 from sentinel.engine.positions import decoded, place
-from sentinel.errors import RuleError
+from sentinel.errors import PlacedError, RuleError
 from sentinel.signals import did_you_mean
 
 MAX_FILE = 1 << 20  # bytes
@@ -20,23 +20,26 @@ MAX_FILE = 1 << 20  # bytes
 _Choice = TypeVar("_Choice", bound=str)
 
 
-def read_file(path: Path) -> bytes:
-    """All of a file that is not too large. Raises `RuleError`."""
+def read_file(path: Path, error: type[PlacedError] = RuleError) -> bytes:
+    """All of a file that is not too large. Raises `error`."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise RuleError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    except OSError as reason:
+        raise error(f"cannot be read: {reason.strerror}", file=str(path)) from None
     if len(data) > MAX_FILE:
-        raise RuleError(f"larger than {MAX_FILE} bytes", file=str(path))
+        raise error(f"larger than {MAX_FILE} bytes", file=str(path))
     return data
 
 
 class YamlReader:
     """Takes a file's nodes apart, and says what was expected where something else is.
 
-    The base of the readers of rule files and of the files that test rules.
+    The base of the readers of rule files, of the files that test rules, and of notification files.
+    What it raises is a `failure`.
     """
+
+    failure: type[PlacedError] = RuleError
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -50,16 +53,16 @@ class YamlReader:
             mark = error.problem_mark or error.context_mark
             reason = ", ".join(part for part in (error.context, error.problem) if part)
             line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-            raise RuleError(
+            raise self.failure(
                 f"not YAML: {reason}", file=self._file, line=line, column=column
             ) from None
         except yaml.reader.ReaderError as error:
             line = data[: max(0, int(error.position))].count(b"\n") + 1
-            raise RuleError(f"not YAML: {error.reason}", file=self._file, line=line) from None
+            raise self.failure(f"not YAML: {error.reason}", file=self._file, line=line) from None
         except RecursionError:
-            raise RuleError("not YAML for rules: nested too deeply", file=self._file) from None
+            raise self.failure("not YAML for us: nested too deeply", file=self._file) from None
         except (yaml.YAMLError, ValueError) as error:
-            raise RuleError(f"not YAML: {error}", file=self._file) from None
+            raise self.failure(f"not YAML: {error}", file=self._file) from None
         return node
 
     def _choice(self, node: yaml.Node, what: str, known: Mapping[str, _Choice]) -> _Choice:
@@ -114,7 +117,7 @@ class YamlReader:
             raise self._error(node, f"{what} must be a text or a number")
         return str(node.value)
 
-    def _error(self, node: yaml.Node, reason: str, offset: int = -1) -> RuleError:
+    def _error(self, node: yaml.Node, reason: str, offset: int = -1) -> PlacedError:
         """An error at this node, or at a character of its value."""
         line, column = place(self._source, node, offset)
-        return RuleError(reason, file=self._file, line=line, column=column)
+        return self.failure(reason, file=self._file, line=line, column=column)

@@ -288,7 +288,7 @@ class Dispatcher:
         if letter.head is None:
             return
         try:
-            await self._receiver.refresh(letter)
+            await self._receiver.refresh(_about_head(letter))
         except DeliveryError as error:
             _log.warning("the first message of %s stays as it was: %s", letter.event_id, error)
 
@@ -315,3 +315,15 @@ class Dispatcher:
         await asyncio.to_thread(
             self._outbox.failed, delivery.event_id, str(error), doubtful=error.doubtful
         )
+
+
+def _about_head(letter: Letter) -> Letter:
+    """The letter as its first message has to show it, which may be about another incident."""
+    leader = letter.notice.leader
+    if (
+        leader is not None
+        and letter.head is not None
+        and letter.head.incident == leader.incident.id
+    ):
+        return replace(letter, notice=leader)
+    return letter

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sentinel.clock import isoformat
 from sentinel.duration import in_words
-from sentinel.notify.notice import Alert, Evidence, Notice
+from sentinel.notify.notice import Alert, Evidence, Notice, Other
 from sentinel.notify.plain import NAME, PROSE
 from sentinel.notify.plain import plain as plain
 from sentinel.notify.quantity import quantity
@@ -23,6 +23,7 @@ from sentinel.signals import CATALOG
 
 _ALERTS = 10
 _EVIDENCE = 8
+_OTHERS = 20
 HEAD = 12  # digits of the journal's newest hash that a message shows
 # Told apart by their shapes: not everybody sees their colors.
 _MARKS = {"critical": "\N{OCTAGONAL SIGN}", "warning": "\N{WARNING SIGN}\N{VARIATION SELECTOR-16}"}
@@ -92,8 +93,9 @@ def utc(moment: float) -> str:
 
 def compose(notice: Notice, station: Station, measured: Measured | None = None) -> Text:
     """The first message about an incident, as it stands now; `measured` is what led up to it."""
+    runs = f"{len(notice.others) + 1} runs: " if notice.others else ""
     return Text(
-        headline=_headline(notice),
+        headline=f"{runs}{_headline(notice)}",
         summary=plain(notice.summary, PROSE),
         points=_points(notice, measured),
         done=standing(notice),
@@ -102,7 +104,7 @@ def compose(notice: Notice, station: Station, measured: Measured | None = None) 
         advice=plain(notice.advice, PROSE),
         evidence=tuple(map(title, notice.incident.evidence[:_EVIDENCE])),
         facts=_facts(notice),
-        alerts=_alerts(notice.alerts[:_ALERTS]),
+        alerts=(*map(_other, notice.others[:_OTHERS]), *_alerts(notice.alerts[:_ALERTS])),
         more_alerts=max(0, notice.alert_count - min(len(notice.alerts), _ALERTS)),
         host=station.host,
         commands=_commands(notice, station),
@@ -124,7 +126,13 @@ def compose_reply(
         return Text(
             headline=_headline(notice), footer=_footer(notice), brief=f"{_headline(notice)}."
         )
-    if kind == "updated":
+    if kind == "acknowledged":
+        what = f"{plain(notice.incident.cause.rule)} in run {plain(notice.incident.run)}"
+        return Text(headline=f"{_owner(notice)} looks after {what}.", footer=_footer(notice))
+    if kind == "repeated":
+        text = compose(notice, station, measured)
+        return replace(text, headline=f"STILL OPEN: {text.headline}", alerts=(), more_alerts=0)
+    if kind in ("opened", "updated"):  # opened: in the thread of another that it shares
         return Text(
             headline=_headline(notice),
             summary=plain(notice.summary, PROSE),
@@ -311,6 +319,19 @@ def _alerts(alerts: Sequence[Alert]) -> tuple[str, ...]:
     return tuple(f"{line}: {places}" if places else line for line, places in joined)
 
 
+def _other(other: Other) -> str:
+    rank = "" if other.rank is None else f", rank {other.rank}"
+    host = f" on {plain(other.host)}" if other.host else ""
+    return (
+        f"also run {plain(other.run, 80)}: {plain(other.rule, 80)} ({plain(other.severity, 20)}, "
+        f"{plain(other.state, 20)}) at step {other.step}{rank}{host}"
+    )
+
+
+def _owner(notice: Notice) -> str:
+    return plain(notice.incident.acknowledged.by) if notice.incident.acknowledged else ""
+
+
 def _commands(notice: Notice, station: Station) -> tuple[Command, ...]:
     incident = notice.incident
     run, state = shlex.quote(incident.run), f"--state {shlex.quote(str(station.state_dir))}"
@@ -336,7 +357,10 @@ def _commands(notice: Notice, station: Station) -> tuple[Command, ...]:
 def _footer(notice: Notice) -> str:
     incident, at = notice.incident, isoformat(notice.at)
     head = f", record {plain(incident.head)[:HEAD]}" if incident.head else ""
-    return f"incident {plain(incident.id)}, opened at step {incident.opened_step}, {at}{head}"
+    owner = f", acknowledged by {by}" if (by := _owner(notice)) else ""
+    return (
+        f"incident {plain(incident.id)}, opened at step {incident.opened_step}, {at}{owner}{head}"
+    )
 
 
 def as_text(text: Text) -> str:

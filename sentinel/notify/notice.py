@@ -41,6 +41,13 @@ class Evidence(Struct, frozen=True):
     rank: int | None = None
 
 
+class Acknowledged(Struct, frozen=True):
+    """Who looks after an incident, and since when (ISO 8601)."""
+
+    by: str = ""
+    at: str = ""
+
+
 class Incident(Struct, frozen=True):
     """The incident that a message is about. `state` is "open" or "resolved".
 
@@ -57,6 +64,7 @@ class Incident(Struct, frozen=True):
     certainty: str = ""
     evidence: tuple[Evidence, ...] = ()
     head: str = ""
+    acknowledged: Acknowledged | None = None
 
 
 class Alert(Struct, frozen=True):
@@ -104,11 +112,25 @@ class LastGood(Struct, frozen=True):
     back: int = 0
 
 
+class Other(Struct, frozen=True):
+    """Another incident that the first message of one tells of too."""
+
+    id: str
+    run: str
+    state: str = "open"
+    severity: str = "warning"
+    rule: str = ""
+    step: int = 0
+    rank: int | None = None
+    host: str | None = None
+
+
 class Notice(Struct, frozen=True):
     """Everything a message can say. `about` is the action that caused it, if one did.
 
     `at`: seconds since the epoch; so are `opened_at`, 0 where it is not known, and `resolved_at`.
     `alert_count` counts also the alerts that are not listed. `hold`: the run is held for it now.
+    `others` share its first message; `leader` is the one whose first message has told of this one.
     """
 
     at: float
@@ -125,6 +147,8 @@ class Notice(Struct, frozen=True):
     escalated: bool = False
     hold: Hold | None = None
     last_good: LastGood | None = None
+    others: tuple[Other, ...] = ()
+    leader: Notice | None = None
 
 
 _decoder = msgspec.json.Decoder(Notice)
@@ -140,6 +164,14 @@ class Readable(Protocol):
     @property
     def payload(self) -> str:
         """JSON."""
+
+
+def decode(payload: str) -> Notice:
+    """What is in this JSON. Raises `SentinelError` when it cannot be read."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise SentinelError(f"no message: {error}") from error
 
 
 def read(row: Readable) -> Notice:

@@ -19,6 +19,10 @@ class Place(Protocol):
     def ts(self) -> str:
         """The receiver's name for the message in it."""
 
+    @property
+    def incident(self) -> str:
+        """The incident that the message is about in the first place, where that is known."""
+
 
 @dataclass(frozen=True)
 class Posted:
@@ -26,6 +30,7 @@ class Posted:
 
     channel: str
     ts: str
+    incident: str = ""
 
 
 @dataclass(frozen=True)

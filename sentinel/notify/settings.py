@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sentinel.matcher import Matcher as Matcher
+
 
 @dataclass(frozen=True)
 class Secret:
@@ -65,19 +67,6 @@ class StdoutSettings:
 ReceiverSettings = (
     SlackSettings | WebhookSettings | AlertmanagerSettings | GrafanaSettings | StdoutSettings
 )
-
-
-@dataclass(frozen=True)
-class Matcher:
-    """One condition on a message: `run`, `rule`, `severity` or a label is, or is not, `value`.
-
-    A regular expression, matched whole, where `regex`. What is not there is the empty string.
-    """
-
-    name: str
-    value: str
-    regex: bool = False
-    negative: bool = False
 
 
 @dataclass(frozen=True)

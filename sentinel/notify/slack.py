@@ -81,7 +81,6 @@ class _ShortRateLimit(AsyncRateLimitErrorRetryHandler):
 class SlackReceiver:
     """Posts to one channel; the first message of an incident heads a thread with the later ones."""
 
-    name = "slack"
     folds = True
 
     def __init__(
@@ -89,6 +88,7 @@ class SlackReceiver:
         token: str,
         channel: str,
         *,
+        name: str = "slack",
         state_dir: Path,
         base_url: str | None = None,
         timeout: int = _TIMEOUT,
@@ -99,6 +99,7 @@ class SlackReceiver:
         A chart follows `chart_after` seconds after its message, if it can `illustrate`.
         """
         self.buttons: Buttons | None = None
+        self.name = name
         self._channel = channel
         self._station = Station(socket.gethostname(), state_dir.absolute())
         # Sure not to have arrived: safe to send again.
@@ -196,7 +197,9 @@ class SlackReceiver:
     async def _post(self, letter: Letter, text: Text, *, with_blocks: bool) -> Posted:
         head = letter.head
         over = letter.notice.incident.state == "resolved"
-        loud = not over and (letter.kind in ("held", "ending") or letter.notice.escalated)
+        loud = not over and (
+            letter.kind in ("held", "ending", "repeated") or letter.notice.escalated
+        )
         shown = await self._shown(letter, text, first=head is None) if with_blocks else None
 
         async def post() -> AsyncSlackResponse:

@@ -16,12 +16,23 @@ import msgspec
 from sentinel.engine.checkpoint import newest_healthy
 from sentinel.engine.transition import Asked, IncidentChanged
 from sentinel.held import HoldTerms
-from sentinel.store import reading, shelf
+from sentinel.store import attention, reading, shelf
+from sentinel.store.attention import OtherNote
 from sentinel.store.database import Row, rows
 from sentinel.store.shapes import ActionRow, AlertJSON, IncidentJSON
 
 Kind = Literal[
-    "opened", "updated", "resolved", "held", "resumed", "stopped", "action", "reminder", "ending"
+    "opened",
+    "updated",
+    "resolved",
+    "held",
+    "resumed",
+    "stopped",
+    "action",
+    "reminder",
+    "ending",
+    "acknowledged",
+    "repeated",
 ]
 
 _ALERTS_TOLD = 10
@@ -74,7 +85,8 @@ class Payload(TypedDict):
 
     `incident` has no alerts and actions of its own. `about` is the action that caused the
     message, if one did; `escalated`: the incident has become more severe. `hold` is there while the
-    run is held because of this incident.
+    run is held because of this incident. `others`: further incidents that the first message tells
+    of; `leader`: all of the incident whose first message has told of this one, if there is such.
     """
 
     at: float
@@ -91,11 +103,16 @@ class Payload(TypedDict):
     escalated: bool
     hold: HoldNote | None
     last_good: LastGood | None
+    others: list[OtherNote]
+    leader: Payload | None
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message that people are owed. `seed` is the same whenever the same change is written."""
+    """A message that people are owed. `seed` is the same whenever the same change is written.
+
+    `alerts` are all of the incident; `to`: those who are to be told, where that has been decided.
+    """
 
     seed: str
     kind: Kind
@@ -103,6 +120,8 @@ class Message:
     incident: str
     payload: str
     at: float
+    alerts: tuple[AlertJSON, ...] = ()
+    to: tuple[str, ...] = ()
 
 
 def message_for_incident(
@@ -150,6 +169,15 @@ def message_for_reminder(
     payload = _payload(connection, pause.incident or "", at, about=_note(pause))
     seed = f"held/{pause.id}/{offset!r}"
     return _message(seed, "ending" if ending else "reminder", run, payload)
+
+
+def message_for_standing(
+    connection: sqlite3.Connection, incident: str, kind: Kind, at: float, to: tuple[str, ...] = ()
+) -> Message:
+    """How an incident stands now."""
+    payload = _payload(connection, incident, at)
+    message = _message(f"{incident}/{kind}/{at!r}", kind, payload["incident"]["run"], payload)
+    return replace(message, to=to)
 
 
 def unrecorded(message: Message) -> Message:
@@ -212,6 +240,7 @@ def _payload(
     )
     alerts, incident["alerts"], incident["actions"] = incident["alerts"], [], []
     culprit = _culprit(reading.alerts_of(connection, incident_id), incident)
+    leader = attention.leader(connection, incident_id)
     actions = rows(
         connection,
         "SELECT * FROM actions WHERE incident = ? ORDER BY id DESC LIMIT ?",
@@ -235,6 +264,8 @@ def _payload(
         "escalated": escalated,
         "hold": _hold(connection, incident["run"]) if held else None,
         "last_good": _last_good(connection, incident, about),
+        "others": attention.others(connection, incident_id),
+        "leader": _payload(connection, leader, at) if leader else None,
     }
 
 

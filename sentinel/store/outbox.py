@@ -36,10 +36,11 @@ _UNFINISHED: tuple[State, ...] = ("pending", "sending")
 
 @dataclass(frozen=True)
 class Receipt:
-    """Where a message ended up: Slack's channel id and the message's `ts`."""
+    """Where a message ended up: Slack's channel id and the message's `ts`. `incident`: whose."""
 
     channel: str
     ts: str
+    incident: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,14 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Owed:
-    """A receiver that is to be told of a message, `after` so many seconds at the earliest."""
+    """A receiver that is to be told of a message, `after` so many seconds at the earliest.
+
+    No receiver is nobody, and `note` is then why.
+    """
 
     receiver: str
     after: float = 0.0
+    note: str = ""
 
 
 Route = Callable[[Message], Sequence[Owed]]
@@ -123,7 +128,7 @@ class Outbox:
 
     def _addressed(self, messages: Iterable[Message]) -> list[OutboxRow]:
         return [
-            outbox_row.address(message, owed.receiver, owed.after, self._store_id)
+            outbox_row.address(message, owed.receiver, owed.after, self._store_id, owed.note)
             for message in messages
             for owed in self._route(message) or (Owed(""),)
         ]
@@ -195,6 +200,18 @@ class Outbox:
         with self._lock:
             if row := self._claimed.pop(event_id, None):
                 self._save(replace(row, state="sent", error="", channel=channel, ts=ts))
+
+    def withdraw(self, incident: str, note: str) -> None:
+        """What nobody has tried to send yet of an incident is owed to nobody, and why.
+
+        Raises `StateError`.
+        """
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE outbox SET state = 'unaddressed', receiver = '', error = ? "
+                "WHERE incident = ? AND state = 'pending' AND attempts = 0",
+                (note, incident),
+            )
 
     def again(self, event_id: str, at: float, error: str, *, doubtful: bool) -> None:
         """A claimed message did not arrive, or may not have (`doubtful`): due again at `at`."""
@@ -353,16 +370,17 @@ class Outbox:
         )
 
     def _head(self, row: OutboxRow) -> Receipt | None:
-        """Where the first message of this incident that has arrived is."""
+        """Where the first message that has arrived and told of this incident is."""
         try:
             found = outbox_reading.first_sent(self._database, row)
         except StateError:
             found = []
         candidates = [*found, *self._memory.values()]
         for other in candidates:
-            key = (other.incident, other.receiver, other.state)
-            if key == (row.incident, row.receiver, "sent"):
-                return Receipt(other.channel, other.ts)
+            key = (other.receiver, other.state)
+            mine = other.incident == row.incident or other in candidates[: len(found)]
+            if mine and key == (row.receiver, "sent"):
+                return Receipt(other.channel, other.ts, other.incident)
         return None
 
 

@@ -70,10 +70,13 @@ def waiting(database: Database) -> tuple[int, float | None]:
 
 
 def first_sent(database: Database, row: OutboxRow) -> list[OutboxRow]:
-    """The first message of the same incident that this receiver has got, if there is one."""
+    """The first message that has told this receiver of the same incident, if there is one."""
     found = database.rows(
-        "SELECT * FROM outbox WHERE incident = ? AND receiver = ? AND state = 'sent' "
-        "ORDER BY id LIMIT 1",
-        (row.incident, row.receiver),
+        """
+        SELECT * FROM outbox WHERE receiver = ?1 AND state = 'sent' AND (
+            incident = ?2 OR incident = (SELECT told_with FROM incidents WHERE id = ?2)
+        ) ORDER BY (incident = ?2 AND kind = 'opened') DESC, incident = ?2, id LIMIT 1
+        """,
+        (row.receiver, row.incident),
     )
     return [outbox_row.load(one) for one in found]

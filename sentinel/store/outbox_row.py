@@ -47,8 +47,11 @@ class OutboxRow:
     ts: str = ""
 
 
-def address(message: Message, receiver: str, after: float, store_id: str) -> OutboxRow:
-    """A message as a row for this receiver, not before `after` seconds; "" is for nobody."""
+def address(
+    message: Message, receiver: str, after: float, store_id: str, note: str = ""
+) -> OutboxRow:
+    """A message as a row for this receiver, not before `after` seconds; "" is for nobody, and
+    `note` says why."""
     seed = f"{store_id}/{receiver}/{message.seed}"
     wait = max(after, SETTLE if message.kind == "opened" else 0.0)
     return OutboxRow(
@@ -63,6 +66,7 @@ def address(message: Message, receiver: str, after: float, store_id: str) -> Out
         created_at=message.at,
         due_at=message.at + wait,
         next_attempt=message.at + wait if wait else 0.0,
+        error=note,
     )
 
 
@@ -94,13 +98,13 @@ def insert(connection: sqlite3.Connection, row: OutboxRow, *, untouched: Collect
 
     `untouched`: event ids of rows that must stay as they are.
     """
-    if _absorb(connection, row, untouched):
+    if not row.error and _absorb(connection, row, untouched):
         return
     connection.execute(
         """
         INSERT INTO outbox (event_id, receiver, kind, run, incident, payload, state, attempts,
                             doubtful, created_at, due_at, next_attempt, error, channel, ts)
-        VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '', '', '')
+        VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, '', '')
         ON CONFLICT (event_id) DO NOTHING
         """,
         (
@@ -114,6 +118,7 @@ def insert(connection: sqlite3.Connection, row: OutboxRow, *, untouched: Collect
             row.created_at,
             row.due_at,
             row.next_attempt,
+            row.error,
         ),
     )
 

@@ -15,6 +15,7 @@ from sentinel.held import HoldTerms
 from sentinel.store import journal
 from sentinel.store.database import Row, SqlValue, rows
 from sentinel.store.shapes import (
+    AcknowledgedJSON,
     ActionJSON,
     ActionRow,
     ActionState,
@@ -92,7 +93,16 @@ def _incident(connection: sqlite3.Connection, row: Row) -> IncidentJSON:
         "certainty": text(row["certainty"]),
         "evidence": _evidence_json.decode(text(row["evidence"]) or "[]"),
         "head": journal.head(connection, text(row["run"])),
+        "acknowledged": _acknowledged(row),
+        "silenced": None,
+        "inhibited_by": None,
     }
+
+
+def _acknowledged(row: Row) -> AcknowledgedJSON | None:
+    if row["acknowledged_by"] is None:
+        return None
+    return {"by": text(row["acknowledged_by"]), "at": isoformat(real(row["acknowledged_at"]))}
 
 
 def _cause_json(row: Row) -> CauseJSON:
@@ -114,6 +124,11 @@ def _cause_json(row: Row) -> CauseJSON:
 def alerts_of(connection: sqlite3.Connection, incident_id: str) -> list[Row]:
     """All alerts of an incident, in the order in which they began to fire."""
     return rows(connection, "SELECT * FROM alerts WHERE incident = ? ORDER BY id", (incident_id,))
+
+
+def alerts_json(connection: sqlite3.Connection, incident_id: str) -> tuple[AlertJSON, ...]:
+    """All alerts of an incident, as `incidents --json` shows them."""
+    return tuple(_alert_json(row) for row in alerts_of(connection, incident_id))
 
 
 def _alert_json(row: Row) -> AlertJSON:

@@ -104,3 +104,14 @@ def note_reminder(connection: sqlite3.Connection, run: str, offset: float) -> bo
         (offset, run, offset),
     )
     return cursor.rowcount == 1
+
+
+def know_run(connection: sqlite3.Connection, name: str, at: float) -> None:
+    """A run that something is written about has a row, also when nobody has described it yet."""
+    connection.execute(
+        """
+        INSERT INTO runs (name, state, step, world_size, started, command)
+        VALUES (?, 'running', 0, 1, ?, '') ON CONFLICT (name) DO NOTHING
+        """,
+        (name, at),
+    )

@@ -292,6 +292,30 @@ def _presses(tables: Tables) -> None:
     ).create_index(["incident", "button"])
 
 
+def _quiet(tables: Tables) -> None:
+    """Silences; who has acknowledged an incident; which one's first message told of others too.
+
+    The matchers of a silence are a JSON array, see `sentinel.matcher`.
+    """
+    tables.create_table(
+        "silences",
+        {
+            "id": int,
+            "matchers": str,
+            "since": float,
+            "until": float,
+            "made_by": str,
+            "comment": str,
+            "ended_by": str,
+        },
+        pk="id",
+        not_null=["matchers", "since", "until", "made_by", "comment"],
+    ).create_index(["until"])
+    tables.execute("ALTER TABLE incidents ADD COLUMN acknowledged_by TEXT")
+    tables.execute("ALTER TABLE incidents ADD COLUMN acknowledged_at REAL")
+    tables.execute("ALTER TABLE incidents ADD COLUMN told_with TEXT REFERENCES incidents(id)")
+
+
 SCHEMA = Schema(
     application_id=0x53656E74,
     migrations=(
@@ -305,5 +329,6 @@ SCHEMA = Schema(
         _evidence,
         _due,
         _presses,
+        _quiet,
     ),
 )

@@ -70,11 +70,28 @@ class ActionJSON(TypedDict):
     at: str
 
 
+class AcknowledgedJSON(TypedDict):
+    """Who looks after an incident, and since when."""
+
+    by: str
+    at: str
+
+
+class SilencedJSON(TypedDict):
+    """The silence that keeps an incident quiet, until when, and who has asked for it."""
+
+    id: int
+    by: str
+    until: str
+    comment: str
+
+
 class IncidentJSON(TypedDict):
     """One incident with everything that belongs to it. `state` is "open" or "resolved".
 
     `certainty` says how sure the cause is, and why. `head` is the hash of the newest row of the
-    run's journal, empty while there is none.
+    run's journal, empty while there is none. `silenced` and `inhibited_by` (another incident) say
+    why nobody is told of it now.
     """
 
     id: str
@@ -88,6 +105,9 @@ class IncidentJSON(TypedDict):
     actions: list[ActionJSON]
     evidence: list[EvidenceJSON]
     head: str
+    acknowledged: AcknowledgedJSON | None
+    silenced: SilencedJSON | None
+    inhibited_by: str | None
 
 
 class RankJSON(TypedDict):

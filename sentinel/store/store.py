@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from sentinel import clock
@@ -21,6 +21,7 @@ from sentinel.store import (
     upkeep,
     writing,
 )
+from sentinel.store.attention import Acknowledgment, Telling
 from sentinel.store.database import Database
 from sentinel.store.journal import Break, Detail, Link
 from sentinel.store.notices import unrecorded
@@ -37,6 +38,8 @@ from sentinel.store.shapes import (
     RunRow,
     StatusJSON,
 )
+from sentinel.store.silences import Silences
+from sentinel.store.standing import Standing, standing
 from sentinel.store.writing import (
     ActionChange,
     Change,
@@ -72,6 +75,7 @@ class Store:
         self._wake: list[Callable[[], None]] = []
         (row,) = database.rows("SELECT value FROM meta WHERE key = 'store'")
         self.outbox = Outbox(database, route, reading.text(row["value"]))
+        self.silences = Silences(database)
 
     @classmethod
     def open(cls, state_dir: Path, *, readonly: bool = False, route: Route = to_nobody) -> Store:
@@ -191,7 +195,7 @@ class Store:
     def save_checkpoints(self, run: str, checkpoints: Iterable[Checkpoint], at: float) -> None:
         """Insert or update these checkpoints of a run."""
         with self._database.transaction() as connection:
-            writing.know_run(connection, run, at)
+            saving.know_run(connection, run, at)
             shelf.write(connection, run, checkpoints)
 
     def checkpoints(self, run: str) -> list[Checkpoint]:
@@ -237,6 +241,33 @@ class Store:
             except StateError:
                 self._remember([reminder])
                 raise
+
+    def acknowledge(self, incident: str, by: str, at: float) -> IncidentJSON:
+        """Note that somebody looks after an open incident, and tell the others; returns it.
+
+        Nothing changes where somebody has done so, or it is over. Raises `LookupError` when there
+        is no such incident.
+        """
+        with self._guard:
+            with self._database.snapshot() as connection:
+                reading.incident(connection, incident)
+            self._write([Acknowledgment(incident, by, at)])
+            with self._database.snapshot() as connection:
+                return reading.incident(connection, incident)
+
+    def tell(self, tellings: Sequence[Telling]) -> None:
+        """Owe people how incidents stand. On `StateError` as with `commit`."""
+        with self._guard:
+            try:
+                self._write(tellings)
+            except StateError:
+                self._remember(tellings)
+                raise
+
+    def standing(self, only: Collection[str] | None = None) -> list[Standing]:
+        """How incidents stand with those who are told of them; see `store.standing`."""
+        with self._database.snapshot() as connection:
+            return standing(connection, only)
 
     def update_action(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import msgspec
@@ -17,7 +17,8 @@ from sentinel.engine.transition import (
     Severity,
     Transition,
 )
-from sentinel.store import evidence, journal
+from sentinel.store import attention, evidence, journal
+from sentinel.store.attention import Acknowledgment, Telling
 from sentinel.store.database import rows
 from sentinel.store.journal import NO_RUN, Detail, Entry
 from sentinel.store.notices import (
@@ -25,10 +26,11 @@ from sentinel.store.notices import (
     message_for_action,
     message_for_incident,
     message_for_reminder,
+    message_for_standing,
 )
 from sentinel.store.reading import action as action_of
-from sentinel.store.reading import text
-from sentinel.store.saving import note_reminder, save_hold
+from sentinel.store.reading import alerts_json, text
+from sentinel.store.saving import know_run, note_reminder, save_hold
 from sentinel.store.shapes import ActionState, HoldRow, number_json
 
 UNRECORDED = (
@@ -94,10 +96,8 @@ class Reminder:
     ending: bool = False
 
 
-Change = Transition | NewAction | ActionChange | Refusal | Reminder
-
-
-_Cause = IncidentChanged | ActionChange | Reminder
+Change = Transition | NewAction | ActionChange | Refusal | Reminder | Acknowledgment | Telling
+_Cause = IncidentChanged | ActionChange | Reminder | Acknowledgment | Telling
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ def write(
         elif isinstance(change, IncidentChanged):
             if _write_incident(connection, change):
                 escalated.add(change.id)
+                attention.escalated(connection, change.id)
             if not change.silent:
                 causes.append(change)
         elif isinstance(change, ActionWanted):
@@ -141,10 +142,21 @@ def write(
             causes.append(change)
         elif isinstance(change, Refusal):
             _write_refusal(connection, change)
+        elif isinstance(change, Acknowledgment):
+            if attention.acknowledge(connection, change):
+                causes.append(change)
+        elif isinstance(change, Telling):
+            attention.join(connection, change)
+            causes.append(change)
         elif note_reminder(connection, change.run, change.offset):
             causes.append(change)
     messages = [_message(connection, cause, escalated) for cause in _worth_telling(causes)]
-    return Written(actions, [message for message in messages if message is not None])
+    told = [_with_alerts(connection, message) for message in messages if message is not None]
+    return Written(actions, told)
+
+
+def _with_alerts(connection: sqlite3.Connection, message: Message) -> Message:
+    return replace(message, alerts=alerts_json(connection, message.incident))
 
 
 def _message(connection: sqlite3.Connection, cause: _Cause, escalated: set[str]) -> Message | None:
@@ -154,6 +166,10 @@ def _message(connection: sqlite3.Connection, cause: _Cause, escalated: set[str])
         return message_for_reminder(
             connection, cause.run, cause.offset, cause.at, ending=cause.ending
         )
+    if isinstance(cause, Acknowledgment):
+        return message_for_standing(connection, cause.incident, "acknowledged", cause.at)
+    if isinstance(cause, Telling):
+        return message_for_standing(connection, cause.incident, cause.kind, cause.at, cause.to)
     return message_for_incident(connection, cause, escalated=cause.id in escalated)
 
 
@@ -375,15 +391,4 @@ def _know_incident(connection: sqlite3.Connection, change: AlertChanged | Action
             change.at,
             change.at,
         ),
-    )
-
-
-def know_run(connection: sqlite3.Connection, name: str, at: float) -> None:
-    """A run that something is written about has a row, also when nobody has described it yet."""
-    connection.execute(
-        """
-        INSERT INTO runs (name, state, step, world_size, started, command)
-        VALUES (?, 'running', 0, 1, ?, '') ON CONFLICT (name) DO NOTHING
-        """,
-        (name, at),
     )

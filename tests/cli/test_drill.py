@@ -147,6 +147,9 @@ INCIDENT: IncidentJSON = {
     "evidence": [],
     "actions": [PAUSED, RESUMED],
     "head": "",
+    "acknowledged": None,
+    "silenced": None,
+    "inhibited_by": None,
 }
 RUN: StatusJSON = {
     "run": "drill",

@@ -16,7 +16,7 @@ from tests.notify.notices import notice, sent
 
 KINDS = (
     *("opened", "updated", "held", "resumed", "stopped", "action", "resolved"),
-    *("reminder", "ending"),
+    *("reminder", "ending", "acknowledged", "repeated"),
 )
 HOSTILE = (
     "<!channel>",

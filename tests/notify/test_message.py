@@ -12,7 +12,17 @@ from sentinel.held import HoldTerms
 from sentinel.notify.blocks import blocks, without_blocks
 from sentinel.notify.loopback_message import Message
 from sentinel.notify.message import Station, as_text, compose, compose_reply
-from sentinel.notify.notice import Action, Cause, Evidence, Hold, LastGood, Leading, Notice
+from sentinel.notify.notice import (
+    Acknowledged,
+    Action,
+    Cause,
+    Evidence,
+    Hold,
+    LastGood,
+    Leading,
+    Notice,
+    Other,
+)
 from sentinel.notify.telemetry import Course, Measured, Normal
 from tests.notify.notices import HELD, REQUESTED, STATION, notice, sent
 
@@ -272,3 +282,32 @@ def test_many_alerts_are_counted_and_not_listed() -> None:
         "NonFiniteUpdate (warning, firing) at step 37: layer=layer.0; layer=layer.1; layer=layer.2"
     )
     assert "and 490 more" in sent(notice(alerts=500)).as_text()
+
+
+def test_a_first_message_tells_of_those_that_share_it() -> None:
+    others = (
+        Other("i2", "gpt-2", "open", "warning", "RankLost", 12, 3, "node-a"),
+        Other("i3", "<!channel>", "resolved", "critical", "RankLost", 14),
+    )
+    lines = as_text(compose(replace(notice(), others=others), STATION)).split("\n")
+    assert lines[0].startswith("3 runs: ")
+    assert "CRITICAL: NonFiniteUpdate in run gpt on rank 1" in lines[0]
+    assert "- also run gpt-2: RankLost (warning, open) at step 12, rank 3 on node-a" in lines
+    assert "- also run <!channel>: RankLost (critical, resolved) at step 14" in lines
+    assert sent(replace(notice(), others=others * 30)).as_text().count("also run") == 20
+
+
+def test_who_looks_after_it_is_said_and_shown() -> None:
+    incident = replace(notice().incident, acknowledged=Acknowledged("user ann", "today"))
+    owned = replace(notice(), incident=incident)
+    said = compose_reply("acknowledged", owned, STATION).headline
+    assert said == "user ann looks after NonFiniteUpdate in run gpt."
+    assert ", acknowledged by user ann" in compose(owned, STATION).footer
+    assert "acknowledged" not in compose(notice(), STATION).footer
+
+
+def test_what_nobody_has_answered_to_is_told_again_with_what_to_do() -> None:
+    text = compose_reply("repeated", notice(actions=(HELD,)), STATION)
+    assert text.headline.startswith("STILL OPEN: ")
+    assert "CRITICAL: NonFiniteUpdate in run gpt" in text.headline
+    assert text.commands == compose(notice(actions=(HELD,)), STATION).commands

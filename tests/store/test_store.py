@@ -82,6 +82,9 @@ def test_an_incident_reads_exactly_as_the_command_line_promises(store: Store) ->
                 }
             ],
             "head": store.journal("gpt")[-1].hash,
+            "acknowledged": None,
+            "silenced": None,
+            "inhibited_by": None,
         }
     ]
 
