@@ -70,17 +70,16 @@ async def test_a_silenced_incident_is_told_once_when_the_silence_is_ended(
             await asyncio.to_thread(job.connect)
             (ended,) = json.loads(await say("silence", "--end", "1", "--json"))
             assert ended["state"] == "expired"
-            await posted(slack, lambda texts: len(texts) == 1)
-            (first,) = slack.messages
+            await posted(slack, lambda texts: bool(texts))
+            first = slack.messages[0]
             assert "layers.1.mlp" in first.as_text()
             assert (await say("ack", "run")).endswith("it will not be repeated\n")
-            await posted(slack, lambda texts: len(texts) == 2)
-            assert slack.messages[1].thread_ts == first.ts
+            await posted(slack, lambda texts: any("looks after" in text for text in texts))
             await posted(slack, lambda texts: "acknowledged by user " in texts[0])
             assert "already" in await say("ack")
             assert "acknowledge done" in await say("audit", "run")
             await asyncio.to_thread(daemon.stop)
-            assert len(slack.messages) == 2
+            assert [m.ts for m in slack.messages if m.thread_ts != first.ts] == [first.ts]
         finally:
             daemon.kill()
 
@@ -145,7 +144,7 @@ async def test_a_sample_is_sent_to_each_and_says_that_it_is_one(tmp_path: Path) 
         first, last = slack.messages
         assert "This is a test of notifications: nothing is wrong" in first.as_text()
         assert last.thread_ts == first.ts
-        assert first.as_text().startswith("RESOLVED")
+        assert "RESOLVED" in first.as_text().split("\n")[0]
         missing = await asyncio.to_thread(sentinel, *test[:4], SLACK_BOT_TOKEN="")
         assert missing.returncode == 1
         assert f"{file}:4:12: the environment variable SLACK_BOT_TOKEN is not set" in missing.stderr
