@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +129,8 @@ class BadLine:
 
     def _note(self) -> None:
         """A message has come: if not for the first time, the history must have been refused."""
+        if "/" in event_of(self._slack.messages[-1]):
+            return
         ids = [event_of(message) for message in self._slack.messages]
         if ids.count(ids[-1]) > 1 and not self._blind:
             self.unexplained.append(ids[-1])
@@ -136,7 +138,7 @@ class BadLine:
 
 
 def event_of(message: Message) -> str:
-    """The id that a message carries."""
+    """The id that a message carries; what only goes with one adds a slash and a name."""
     return _payload(message).get("event_id", "")
 
 
@@ -275,7 +277,7 @@ class Storm:
         self._pouring = False
         last = self._start()
         try:
-            await self._within(PATIENCE, self._all_told)
+            await asyncio.wait_for(self._until_all_is_told(), PATIENCE)
         except asyncio.TimeoutError:
             report.problems.append(f"not all was told within {PATIENCE:g} s")
         pouring.cancel()
@@ -342,15 +344,13 @@ class Storm:
         )
         return all(run.over for run in self._runs) and [int(number) for (number,) in waiting] == [0]
 
-    async def _within(self, seconds: float, look: Callable[[], bool]) -> None:
-        async def wait() -> None:
-            while not look():
-                await asyncio.sleep(0.1)
-
-        await asyncio.wait_for(wait(), seconds)
+    async def _until_all_is_told(self) -> None:
+        while not self._all_told():
+            await asyncio.sleep(0.1)
 
     def _judge(self, report: Report) -> None:
-        messages, problems = self._slack.messages, report.problems
+        messages = [one for one in self._slack.messages if "/" not in event_of(one)]
+        problems = report.problems
         rows = self._record.ask("SELECT event_id, incident, state FROM outbox")
         incidents = {id for (id,) in self._record.ask("SELECT id FROM incidents")}
         told = Counter(map(event_of, messages))
@@ -358,9 +358,8 @@ class Storm:
         for message in messages:
             if message.thread_ts is None:
                 heads.setdefault(_payload(message)["incident"], set()).add(event_of(message))
-        report.runs, report.incidents = len(self._runs), len(incidents)
-        report.messages, report.lost = len(messages), self._line.lost
-        report.refused = self._line.refused
+        report.runs, report.incidents, report.messages = map(len, (self._runs, incidents, messages))
+        report.lost, report.refused = self._line.lost, self._line.refused
         report.folded = sum(state == "folded" for _, _, state in rows)
         report.doubled = sum(count > 1 for count in told.values())
         problems += [f"{id}: on record and not told" for id in incidents - heads.keys()]

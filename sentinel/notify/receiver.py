@@ -59,7 +59,7 @@ class Receiver(Protocol):
     def folds(self) -> bool:
         """Whether the present state is enough where several messages of an incident come late.
 
-        True for those that people read. False for those that must see every event, in order.
+        True for those that show how things stand. False for those that are to see every event.
         """
 
     async def check(self) -> str:

@@ -104,7 +104,10 @@ async def test_what_failed_for_a_wrong_token_is_shown_and_goes_out_once_that_is_
         await asyncio.to_thread(daemon.start)
         try:
             await settled(daemon, [])
-            assert len(slack.messages) == 2
+            ids = [str(message.metadata) for message in slack.messages if not message.thread_ts]
+            assert len(ids) == 2
+            assert first["id"] in ids[0]
+            assert second["id"] in ids[1]
             assert await run("outbox", "--state", state) == "every message has arrived\n"
             assert HINT not in await run("status", "--state", state)
             all_of_none = await run("outbox", "resend", "--all", "--state", state)
