@@ -129,7 +129,7 @@ class BadLine:
 
     def _note(self) -> None:
         """A message has come: if not for the first time, the history must have been refused."""
-        if "/" in event_of(self._slack.messages[-1]):
+        if _goes_with_one(self._slack.messages[-1]):
             return
         ids = [event_of(message) for message in self._slack.messages]
         if ids.count(ids[-1]) > 1 and not self._blind:
@@ -138,8 +138,13 @@ class BadLine:
 
 
 def event_of(message: Message) -> str:
-    """The id that a message carries; what only goes with one adds a slash and a name."""
+    """The id that a message carries."""
     return _payload(message).get("event_id", "")
+
+
+def _goes_with_one(message: Message) -> bool:
+    """Evidence in a thread adds to the id of its message; files there have none."""
+    return "/" in event_of(message) or bool(message.thread_ts and not event_of(message))
 
 
 def _payload(message: Message) -> Mapping[str, str]:
@@ -349,7 +354,7 @@ class Storm:
             await asyncio.sleep(0.1)
 
     def _judge(self, report: Report) -> None:
-        messages = [one for one in self._slack.messages if "/" not in event_of(one)]
+        messages = [one for one in self._slack.messages if not _goes_with_one(one)]
         problems = report.problems
         rows = self._record.ask("SELECT event_id, incident, state FROM outbox")
         incidents = {id for (id,) in self._record.ask("SELECT id FROM incidents")}
