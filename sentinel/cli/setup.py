@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +14,6 @@ from sentinel.errors import AddressError
 if TYPE_CHECKING:
     import ssl
 
-    from sentinel.daemon.offering import Offering
     from sentinel.daemon.service import Settings
     from sentinel.daemon.training import TrainingDoor
     from sentinel.daemon.web import HttpAddress
@@ -100,6 +98,7 @@ def settings(
 
     Raises `RuleError` and `NotifyError` for files that cannot be used.
     """
+    from sentinel.daemon.offering import offerings
     from sentinel.daemon.service import Settings
     from sentinel.engine import rulefile
 
@@ -112,7 +111,7 @@ def settings(
         receivers=receivers,
         notify=routes,
         clean_steps=clean_steps,
-        buttons=_offerings(receivers, routes) if standing else [],
+        buttons=offerings(receivers, routes) if standing else (),
     )
 
 
@@ -136,23 +135,3 @@ def receivers_of(
         return build(routes.receivers, state), routes
     slack = SlackReceiver.from_environment(state, channel=slack_channel)
     return [slack] if slack else [], None
-
-
-def _offerings(receivers: list[Receiver], routes: NotifySettings | None) -> list[Offering]:
-    """Whose messages have buttons: by the notification file, or by the environment."""
-    from sentinel.daemon.offering import offering, offering_from_environment
-    from sentinel.notify.secret import reveal
-    from sentinel.notify.settings import SlackSettings
-    from sentinel.notify.slack import SlackReceiver
-
-    found = []
-    for one in receivers:
-        if not isinstance(one, SlackReceiver):
-            continue
-        said = routes.receivers[one.name] if routes else None
-        if isinstance(said, SlackSettings):
-            token = reveal(said.app_token, os.environ) if said.app_token else ""
-            found.append(offering(one, token, said.users, base_url=said.base_url))
-        else:
-            found.append(offering_from_environment(one))
-    return [one for one in found if one is not None]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from sentinel.daemon.offering import Offering
-from sentinel.daemon.presses import Presses, Quiet
+from sentinel.daemon.presses import Presses
 from sentinel.daemon.service import Service
 from sentinel.errors import DeliveryError
 from sentinel.notify.buttons import Json, actions_block
@@ -20,9 +20,7 @@ _ASK_AGAIN = 60.0  # s until a workspace that did not say which it is is asked a
 class Buttons:
     """The buttons of one daemon: none without `offerings`. `await open()`, then `await close()`."""
 
-    def __init__(
-        self, service: Service, offerings: Sequence[Offering], *, quiet: Quiet | None
-    ) -> None:
+    def __init__(self, service: Service, offerings: Sequence[Offering]) -> None:
         """Messages have buttons from here on; make it before the service sends any."""
         self._offerings = offerings
         self._teams: dict[str, str] = {}
@@ -30,7 +28,6 @@ class Buttons:
         self.presses = Presses(
             service,
             offerings,
-            quiet,
             app=lambda one: self._sockets[one.app_token].app,
             team=lambda one: self._teams.get(one.receiver.name, ""),
         )

@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sentinel.errors import SentinelError
+from sentinel.notify.receiver import Receiver
+from sentinel.notify.secret import reveal
+from sentinel.notify.settings import NotifySettings, SlackSettings
 from sentinel.notify.slack import SlackReceiver
 
 log = logging.getLogger("sentinel.daemon")
@@ -59,10 +62,31 @@ def offering(
     return Offering(receiver, app_token, tuple(dict.fromkeys(users)), base_url)
 
 
-def offering_from_environment(
-    receiver: SlackReceiver, environment: Mapping[str, str] = os.environ
-) -> Offering | None:
-    """By `$SLACK_APP_TOKEN` and `$SLACK_ALLOWED_USERS` (ids, with commas between them)."""
+def offerings(
+    receivers: Sequence[Receiver],
+    notify: NotifySettings | None,
+    environment: Mapping[str, str] = os.environ,
+) -> list[Offering]:
+    """The buttons of all receivers: by a notification file, or else by `$SLACK_APP_TOKEN` and
+    `$SLACK_ALLOWED_USERS` (ids, with commas between them).
+
+    Raises `SentinelError` when what is given cannot be what is meant, or a secret is not there.
+    """
+    settings = notify.receivers if notify else {}
+    found: list[Offering | None] = []
+    for receiver in receivers:
+        said = settings.get(receiver.name)
+        if not isinstance(receiver, SlackReceiver):
+            continue
+        if notify is None:
+            found.append(_from_environment(receiver, environment))
+        elif isinstance(said, SlackSettings):
+            token = reveal(said.app_token, environment) if said.app_token else ""
+            found.append(offering(receiver, token, said.users, base_url=said.base_url))
+    return [one for one in found if one is not None]
+
+
+def _from_environment(receiver: SlackReceiver, environment: Mapping[str, str]) -> Offering | None:
     token = environment.get("SLACK_APP_TOKEN", "").strip()
     listed = environment.get("SLACK_ALLOWED_USERS", "").split(",")
     users = [user.strip() for user in listed if user.strip()]

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
 
 from sentinel import clock, wire
 from sentinel.clock import isoformat
@@ -22,15 +21,16 @@ from sentinel.daemon.orders import Request
 from sentinel.daemon.service import Service
 from sentinel.daemon.situation import overtaken, situation, step_of
 from sentinel.errors import DeliveryError, SentinelError, StateError
+from sentinel.matcher import Matcher
 from sentinel.notify.blocks import escape
 from sentinel.notify.buttons import HALF, SILENCE_FOR, Situation
 from sentinel.notify.notice import Notice
 from sentinel.notify.plain import plain
 from sentinel.notify.press import Press
 from sentinel.notify.receiver import Posted
-from sentinel.notify.settings import Matcher
 from sentinel.notify.socket_mode import Work, whisper
 from sentinel.store.presses import PressRow, PressState
+from sentinel.store.silences import Silence
 
 log = logging.getLogger("sentinel.daemon")
 
@@ -50,26 +50,12 @@ _ASKED = {
 }
 
 
-class Quiet(Protocol):
-    """Who acknowledges and silences; both say in one sentence what was done.
-
-    What is acknowledged already stays so, and that is said. They raise `SentinelError` when it
-    cannot be done.
-    """
-
-    async def acknowledge(self, incident_id: str, by: str) -> str: ...
-
-    async def silence(
-        self, matchers: Sequence[Matcher], seconds: float, by: str, comment: str
-    ) -> str: ...
-
-
 class RefusedError(SentinelError):
     """A press that does nothing, and why."""
 
 
 class Presses:
-    """All presses on the buttons of one daemon. `quiet` None: there is nobody who silences.
+    """All presses on the buttons of one daemon.
 
     `app` and `team` tell Slack's ids of the app and of the workspace that belong to an offering,
     or nothing while they are not known.
@@ -79,7 +65,6 @@ class Presses:
         self,
         service: Service,
         offerings: Sequence[Offering],
-        quiet: Quiet | None,
         *,
         app: Callable[[Offering], str],
         team: Callable[[Offering], str],
@@ -87,19 +72,20 @@ class Presses:
         self._service = service
         self._operator = Operator(service)
         self._offerings = {one.receiver.name: one for one in offerings}
-        self._quiet = quiet
         self._app, self._team = app, team
         self._turn = asyncio.Lock()
 
     async def situation(self, notice: Notice) -> Situation:
         """How the run and the incident of a message stand at this moment."""
-        done = set() if self._quiet else {"acknowledge", "silence"}
+        incident, done = notice.incident, set()
+        if incident.acknowledged is not None:
+            done.add("acknowledge")
         try:
-            if await self._silenced(notice.incident.id):
+            if await self._silenced(incident.run, incident.cause.rule):
                 done.add("silence")
         except StateError as error:
-            log.debug("whether there was a press on silence is not known: %s", error)
-        return situation(self._service.runs.get(notice.incident.run), notice, done)
+            log.debug("what is silenced is not known: %s", error)
+        return situation(self._service.runs.get(incident.run), notice, done)
 
     async def take(self, press: Press) -> Work:
         """See `socket_mode.Taker`."""
@@ -171,7 +157,8 @@ class Presses:
                 if press.kind in _ORDERS:
                     answer = await self._order(press)
                 elif press.kind == "acknowledge":
-                    answer = await self._acknowledge(press)
+                    quieting = self._service.quieting
+                    answer = await quieting.acknowledge(press.offer.incident, press.by)
                 else:
                     answer, tell = await self._silence(press), in_thread
                 state = "done"
@@ -201,26 +188,22 @@ class Presses:
         await self._operator.order(press.offer.run, asked)
         return f"run {press.offer.run} was asked {_ASKED[press.kind]}; the thread says what comes"
 
-    async def _acknowledge(self, press: Press) -> str:
-        if self._quiet is None:
-            raise RefusedError("this daemon takes no acknowledgments")
-        return await self._quiet.acknowledge(press.offer.incident, press.by)
-
     async def _silence(self, press: Press) -> str:
-        if self._quiet is None:
-            raise RefusedError("this daemon silences nothing")
         offer = press.offer
-        if (before := await self._silenced(offer.incident)) is not None:
-            raise RefusedError(f"this was already silenced by {before.by}, {isoformat(before.at)}")
-        matchers = [Matcher("run", offer.run), Matcher("rule", offer.rule)]
+        if (before := await self._silenced(offer.run, offer.rule)) is not None:
+            raise RefusedError(
+                f"this was already silenced by {before.by}, until {isoformat(before.until)}"
+            )
         comment = f"by a button under incident {offer.incident}"
-        return await self._quiet.silence(matchers, SILENCE_FOR, press.by, comment)
+        return await self._service.quieting.silence(
+            _matchers(offer.run, offer.rule), SILENCE_FOR, press.by, comment
+        )
 
-    async def _silenced(self, incident: str) -> PressRow | None:
-        """The press that has silenced this, if that is still so. Raises `StateError`."""
-        latest = partial(self._service.store.latest_press, incident, "silence")
-        found = await self._service.ledger.call(latest)
-        return found if found and clock.steady() - found.at < SILENCE_FOR else None
+    async def _silenced(self, run: str, rule: str) -> Silence | None:
+        """The silence that this button would make, if there is one. Raises `StateError`."""
+        matchers = {*_matchers(run, rule)}
+        active = await self._service.quieting.silences()
+        return next((one for one in active if {*one.matchers} == matchers), None)
 
     async def _settle(self, press_id: str, state: PressState, answer: str) -> None:
         """Put on the record what came of it; if that fails, the next start says that it is lost."""
@@ -266,6 +249,10 @@ class Presses:
                     await found.receiver.reply(Posted(row.channel, row.ts), _shown(answer))
                 except DeliveryError as error:
                     log.warning("%s (nobody was told: %s)", answer, error)
+
+
+def _matchers(run: str, rule: str) -> list[Matcher]:
+    return [Matcher("run", run), Matcher("rule", rule)]
 
 
 async def _nothing() -> None:

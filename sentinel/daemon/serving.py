@@ -36,7 +36,7 @@ async def serving(
     """
     async with AsyncExitStack() as stack:
         service = Service(settings)
-        buttons = Buttons(service, settings.buttons if standing else (), quiet=service.quieting)
+        buttons = Buttons(service, settings.buttons if standing else ())
         await service.open()
         stack.push_async_callback(service.close)
         web = Web(service, http)

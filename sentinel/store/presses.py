@@ -89,17 +89,6 @@ def unsettled(connection: sqlite3.Connection) -> list[PressRow]:
     return [_load(row) for row in found]
 
 
-def latest(connection: sqlite3.Connection, incident: str, button: str) -> PressRow | None:
-    """The newest press of this button for an incident that did what it says."""
-    found = rows(
-        connection,
-        "SELECT * FROM presses WHERE incident = ? AND button = ? AND state = 'done' "
-        "ORDER BY at DESC LIMIT 1",
-        (incident, button),
-    )
-    return _load(found[0]) if found else None
-
-
 def _load(row: Row) -> PressRow:
     return PressRow(
         id=text(row["id"]),

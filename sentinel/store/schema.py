@@ -289,7 +289,7 @@ def _presses(tables: Tables) -> None:
         {"id": str, **dict.fromkeys(columns, str), "step": int, "at": float, "answer": str},
         pk="id",
         not_null=[*columns, "step", "at", "answer"],
-    ).create_index(["incident", "button"])
+    ).create_index(["state"])
 
 
 def _quiet(tables: Tables) -> None:

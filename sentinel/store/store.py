@@ -321,11 +321,6 @@ class Store:
         with self._database.snapshot() as connection:
             return presses.unsettled(connection)
 
-    def latest_press(self, incident: str, button: str) -> PressRow | None:
-        """The newest press of this button for an incident that did what it says."""
-        with self._database.snapshot() as connection:
-            return presses.latest(connection, incident, button)
-
     def incidents(self, run: str | None = None) -> list[IncidentJSON]:
         """All incidents, of one run or of all, newest last, as `incidents --json` prints them."""
         with self._database.snapshot() as connection:

@@ -18,8 +18,7 @@ from sentinel import wire
 from sentinel.cli.setup import settings as settings_of
 from sentinel.control.barrier import Verdict
 from sentinel.daemon.buttons import Buttons
-from sentinel.daemon.offering import Offering, offering_from_environment
-from sentinel.daemon.presses import Quiet
+from sentinel.daemon.offering import Offering, offerings
 from sentinel.daemon.service import Service, Settings
 from sentinel.daemon.web import Web
 from sentinel.engine import rulefile
@@ -29,7 +28,7 @@ from sentinel.notify.loopback_message import Message
 from sentinel.notify.loopback_slack import Fault, LoopbackSlack
 from sentinel.notify.loopback_socket import Clicked, LoopbackSocket, labels_of
 from sentinel.notify.press import read_press
-from sentinel.notify.settings import Matcher
+from sentinel.notify.settings import NotifySettings, Route, Secret, SlackSettings
 from sentinel.notify.slack import SlackReceiver
 from sentinel.store.store import Store
 from tests.daemon.fake_job import FakeJob
@@ -42,32 +41,11 @@ QUIETING = ("Acknowledge", "Silence for 1 h")
 Row = dict[str, Any]
 
 
-class Notebook:
-    """Acknowledges and silences by writing it down."""
-
-    def __init__(self) -> None:
-        self.written: list[tuple[object, ...]] = []
-        self.owners: dict[str, str] = {}
-
-    async def acknowledge(self, incident_id: str, by: str) -> str:
-        if incident_id not in self.owners:
-            self.owners[incident_id] = by
-            self.written.append((incident_id, by))
-        return f"incident {incident_id} is acknowledged by {self.owners[incident_id]}"
-
-    async def silence(
-        self, matchers: Sequence[Matcher], seconds: float, by: str, comment: str
-    ) -> str:
-        self.written.append((*((one.name, one.value) for one in matchers), seconds, by))
-        return "silenced <!channel>"
-
-
 class Workspace:
     """A loopback Slack and a daemon that offers buttons in it."""
 
     def __init__(self, slack: LoopbackSlack, socket: LoopbackSocket, daemon: Daemon) -> None:
         self.slack, self.socket, self.daemon = slack, socket, daemon
-        self.notebook = Notebook()
         self._jobs: list[FakeJob] = []
 
     @property
@@ -94,7 +72,7 @@ class Workspace:
     async def held(self, **options: Any) -> FakeJob:
         """A job that is held, with the buttons for that."""
         job = await self.job(broken, offers=OFFERS, **options)
-        await self.buttons(*ORDERS)
+        await self.buttons(*ORDERS, *QUIETING)
         return job
 
     async def job(self, made: Callable[..., FakeJob], **options: Any) -> FakeJob:
@@ -109,7 +87,7 @@ class Workspace:
 
     async def goes_on(self, job: FakeJob) -> None:
         assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
-        await self.buttons("Stop the run")
+        await self.buttons("Stop the run", *QUIETING)
 
     async def answer(self, clicked: Clicked) -> str:
         """What the one who pressed was told alone."""
@@ -171,9 +149,9 @@ def settings(state: Path, slack: LoopbackSlack, token: str, users: Sequence[str]
 
 
 @asynccontextmanager
-async def serving(chosen: Settings, quiet: Quiet | None) -> AsyncIterator[Buttons]:
+async def serving(chosen: Settings) -> AsyncIterator[Buttons]:
     service = Service(chosen)
-    buttons = Buttons(service, chosen.buttons, quiet=quiet)
+    buttons = Buttons(service, chosen.buttons)
     await service.open()
     web = Web(service, None)
     await web.open()
@@ -188,12 +166,12 @@ async def serving(chosen: Settings, quiet: Quiet | None) -> AsyncIterator[Button
 
 @asynccontextmanager
 async def workspace(
-    state: Path, *, quiet: bool = False, users: Sequence[str] = ("U0ANN", "U0BO"), **options: Any
+    state: Path, *, users: Sequence[str] = ("U0ANN", "U0BO"), **options: Any
 ) -> AsyncIterator[Workspace]:
     async with in_slack(state, **options) as (slack, socket):
         at = Workspace(slack, socket, Daemon(state))
         chosen = settings(state, slack, socket.app_token, users)
-        async with serving(chosen, at.notebook if quiet else None) as buttons:
+        async with serving(chosen) as buttons:
             await at.until(lambda: socket.connections and buttons._teams, "a connection")
             try:
                 yield at
@@ -292,7 +270,7 @@ async def test_a_press_on_a_message_of_an_earlier_hold_does_nothing_to_a_later_o
         await asyncio.to_thread(job.train, APPLIED_NAN)
         await asyncio.to_thread(job.await_hold_order)
         await asyncio.to_thread(job.train_until_stand)
-        await at.buttons(*ORDERS)
+        await at.buttons(*ORDERS, *QUIETING)
         for label in ("Resume", "Stop the run"):
             clicked = at.socket.press(label, message=old)
             assert "already resumed by slack:U0BO (bo)" in await at.answer(clicked)
@@ -309,7 +287,7 @@ async def test_what_the_run_refuses_is_said_in_the_thread_and_the_way_back_is_op
     async with workspace(tmp_path) as at:
         job = await at.job(saved_and_broken)
         resume, half, stop = ORDERS
-        await at.buttons(resume, half, "Roll back to step 5", stop)
+        await at.buttons(resume, half, "Roll back to step 5", stop, *QUIETING)
         at.socket.press("Resume")
         why = await at.said("non-finite weights")
         assert why.startswith("<@U0ANN>: Nothing was done: ")
@@ -352,27 +330,28 @@ async def test_a_press_that_slack_delivers_again_is_done_once(tmp_path: Path, st
 
 
 async def test_acknowledging_and_silencing_are_said_to_all_and_done_once(tmp_path: Path) -> None:
-    async with workspace(tmp_path, quiet=True) as at:
+    async with workspace(tmp_path) as at:
         job = await at.job(broken, offers=OFFERS)
         await at.buttons(*ORDERS, *QUIETING)
         (incident,) = await asyncio.to_thread(incidents, at.daemon)
-        name, rule = incident["id"], incident["cause"]["rule"]
+        rule = incident["cause"]["rule"]
         old = at.first
         clicked = at.socket.press("Acknowledge")
-        assert await at.answer(clicked) == (f"Incident {name} is acknowledged by slack:U0ANN (ann)")
-        again = at.socket.press("Acknowledge", user="U0BO", name="bo")
-        assert "is acknowledged by slack:U0ANN (ann)" in await at.answer(again)
+        assert "is acknowledged by slack:U0ANN (ann)" in await at.answer(clicked)
+        await at.said("slack:U0ANN (ann) looks after")
+        await at.buttons(*ORDERS, "Silence for 1 h")
+        again = at.socket.press("Acknowledge", user="U0BO", name="bo", message=old)
+        assert "acknowledged by slack:U0ANN (ann) already" in await at.answer(again)
         at.socket.press("Silence for 1 h", user="U0BO", name="bo")
-        assert (await at.said("ilenced")).endswith("Silenced &lt;!channel&gt;")
+        assert f"run=run, rule={rule}" in (await at.said("(1 h)")).replace('"', "")
         again = at.socket.press("Silence for 1 h", message=old)
         assert "already silenced by slack:U0BO (bo)" in await at.answer(again)
-        assert at.notebook.written == [
-            (name, "slack:U0ANN (ann)"),
-            (("run", "run"), ("rule", rule), 3600.0, "slack:U0BO (bo)"),
-        ]
-        at.socket.press("Resume")
+        by = [(row["action"], row["by"]) for row in at.journal() if row["state"] == "done"]
+        assert ("acknowledge", "slack:U0ANN (ann)") in by
+        silences = await asyncio.to_thread(at.daemon.get, "/api/silences")
+        assert [one["by"] for one in json.loads(silences[1])] == ["slack:U0BO (bo)"]
+        at.socket.press("Resume", message=old)  # the message is silenced, not the button
         assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
-        await at.buttons("Stop the run", "Acknowledge")
 
 
 async def test_a_press_that_was_taken_when_the_daemon_died_is_told_as_lost(tmp_path: Path) -> None:
@@ -380,7 +359,7 @@ async def test_a_press_that_was_taken_when_the_daemon_died_is_told_as_lost(tmp_p
         at = Workspace(slack, socket, Daemon(tmp_path))
         chosen = settings(tmp_path, slack, socket.app_token, ["U0ANN"])
         service = Service(chosen)
-        buttons = Buttons(service, chosen.buttons, quiet=None)
+        buttons = Buttons(service, chosen.buttons)
         await service.open()
         web = Web(service, None)
         await web.open()
@@ -390,7 +369,7 @@ async def test_a_press_that_was_taken_when_the_daemon_died_is_told_as_lost(tmp_p
         job.vanish()
         await web.close()
         await service.close()
-        async with serving(settings(tmp_path, slack, socket.app_token, ["U0ANN"]), None):
+        async with serving(settings(tmp_path, slack, socket.app_token, ["U0ANN"])):
             told = await at.said("taken just before the daemon ended")
             assert "slack:U0ANN (ann)" in told
             await at.told_to_slack(clicked)
@@ -425,7 +404,7 @@ def test_without_a_token_or_people_there_are_no_buttons_and_the_log_says_why(
 ) -> None:
     receiver = SlackReceiver("xoxb-1", "C1", state_dir=tmp_path)
     with caplog.at_level(logging.INFO):
-        assert offering_from_environment(receiver, environment) is None
+        assert offerings([receiver], None, environment) == []
     assert said in caplog.text
 
 
@@ -442,7 +421,25 @@ def test_what_cannot_be_meant_is_refused_at_the_start(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     with pytest.raises(SentinelError):
-        offering_from_environment(SlackReceiver("t", "C1", state_dir=tmp_path), environment)
+        offerings([SlackReceiver("t", "C1", state_dir=tmp_path)], None, environment)
+
+
+def test_a_notification_file_says_under_which_messages_there_are_buttons(tmp_path: Path) -> None:
+    names = ("a", "b", "c")
+    receivers = [SlackReceiver("xoxb", "C1", name=name, state_dir=tmp_path) for name in names]
+    secret, token = Secret("TOKEN"), Secret("APP_TOKEN")
+    said = {
+        "a": SlackSettings("C1", secret, token, ("U0ANN",), "http://127.0.0.1:1/api/"),
+        "b": SlackSettings("C1", secret, token),
+        "c": SlackSettings("C1", secret, None, ("U0ANN",)),
+    }
+    notify = NotifySettings(said, Route(names))
+    (found,) = offerings(receivers, notify, {"APP_TOKEN": "xapp-1"})
+    assert (found.receiver.name, found.app_token, found.users) == ("a", "xapp-1", ("U0ANN",))
+    assert found.base_url == "http://127.0.0.1:1/api/"
+    assert "xapp" not in repr(found)
+    with pytest.raises(SentinelError, match="APP_TOKEN is not set"):
+        offerings(receivers, notify, {})
 
 
 def test_only_a_daemon_that_stands_by_itself_offers_buttons(
@@ -455,8 +452,8 @@ def test_only_a_daemon_that_stands_by_itself_offers_buttons(
         ("SLACK_ALLOWED_USERS", "U0ANN"),
     ):
         monkeypatch.setenv(name, value)
-    rest = {"observe": False, "slack_channel": None, "clean_steps": 3}
+    rest = {"observe": False, "notify": None, "slack_channel": None, "clean_steps": 3}
     alone = settings_of(tmp_path, "default", standing=True, **rest)  # type: ignore[arg-type]
     embedded = settings_of(tmp_path, "default", **rest)  # type: ignore[arg-type]
     assert [one.users for one in alone.buttons] == [("U0ANN",)]
-    assert embedded.buttons == []
+    assert not embedded.buttons
