@@ -25,6 +25,7 @@ from sentinel.errors import DeliveryError, SentinelError
 from sentinel.notify import request, sentence
 from sentinel.notify.message import plain
 from sentinel.notify.notice import Notice
+from sentinel.notify.one_by_one import one_by_one
 from sentinel.notify.receiver import Letter, Posted
 
 T = TypeVar("T")
@@ -111,19 +112,20 @@ class AlertmanagerReceiver:
 
     async def deliver(self, letter: Letter) -> Posted:
         """Bring the incident's alert to the state that it has now. Raises `DeliveryError`."""
-        incident = letter.notice.incident
-        alert = self._alert(letter.notice)
         self._begin()
         async with self._turn:
-            known = self._open.pop(incident.id, None)
-            changed = letter.head is not None if known is None else known.labels != alert.labels
-            others = await self._others(alert) if changed else []
-            await self._post([alert, *others])
-            if incident.state == "open":
-                self._open[incident.id] = alert
-                for oldest in [*self._open][:-_MAX_OPEN]:
-                    del self._open[oldest]
-        return Posted(self.name, incident.id)
+            news = {one.incident.id: self._alert(one) for one in one_by_one(letter.notice)}
+            others = []
+            for incident, alert in news.items():
+                known = self._open.pop(incident, None)
+                changed = letter.head is not None if known is None else known.labels != alert.labels
+                others += await self._others(alert) if changed else []
+            await self._post([*news.values(), *others])
+            now = clock.wall()
+            self._open |= {key: alert for key, alert in news.items() if alert.ends > now}
+            for oldest in [*self._open][:-_MAX_OPEN]:
+                del self._open[oldest]
+        return Posted(self.name, letter.notice.incident.id)
 
     async def find(self, letter: Letter, since: float) -> Posted | None:
         """Never: what is sent again does no harm, since the labels are the same."""

@@ -43,7 +43,7 @@ def _event(letter: Letter) -> JSON:
         "incident": incident.pop("id"),
         "record": incident.pop("head"),
         **incident,
-        **{name: known[name] for name in known if name not in ("at", "incident")},
+        **{name: known[name] for name in known if name not in ("at", "incident", "leader")},
         "hold": _hold(notice.hold),
         "late": letter.late,
     }

@@ -25,6 +25,7 @@ from sentinel.notify import request, sentence
 from sentinel.notify.aside import Aside
 from sentinel.notify.message import plain
 from sentinel.notify.notice import Notice
+from sentinel.notify.one_by_one import one_by_one
 from sentinel.notify.receiver import Letter, Posted
 from sentinel.notify.request import LIMIT, refusal
 
@@ -77,11 +78,15 @@ class GrafanaReceiver:
 
     async def deliver(self, letter: Letter) -> Posted:
         """Make the incident's annotation, or bring it up to date. Raises `DeliveryError`."""
-        notice = letter.notice
+        notice, *others = one_by_one(letter.notice)
+        for other in others:
+            if await self._find(other) is None:
+                await self._made(other)
         number = await self._updated(letter)
-        if number is None:
-            number = await self._call(lambda grafana: self._make(grafana, notice), changes=True)
-        return self._posted(notice, number)
+        return self._posted(notice, number or await self._made(notice))
+
+    async def _made(self, notice: Notice) -> str:
+        return await self._call(lambda grafana: self._make(grafana, notice), changes=True)
 
     async def find(self, letter: Letter, since: float) -> Posted | None:
         """By the incident's tag. A change is done again: that does no harm."""

@@ -17,7 +17,7 @@ import pytest
 from sentinel import clock
 from sentinel.errors import SentinelError
 from sentinel.notify.alertmanager import LIFETIME, AlertmanagerReceiver
-from sentinel.notify.notice import Alert, Cause, Notice
+from sentinel.notify.notice import Alert, Cause, Incident, Notice, Other
 from sentinel.notify.receiver import Posted
 from tests.daemon.process import eventually
 from tests.notify.loopbacks import LoopbackAlertmanager, LoopbackWebhook
@@ -179,6 +179,25 @@ async def test_another_cause_resolves_the_alert_of_the_first() -> None:
             for alert in server.alerts.values()
         }
         assert ends == {"NonFiniteUpdate": False, "RankSilent": True}
+        await ours.close()
+
+
+async def test_a_message_that_tells_of_several_is_an_alert_for_each() -> None:
+    async with LoopbackAlertmanager() as server:
+        ours = AlertmanagerReceiver("am", server.url)
+        others = (Other("i2", "bert", rule="LossSpike", step=9, rank=3, host="node-b"),)
+        await ours.deliver(letter(about=msgspec.structs.replace(now(), others=others)))
+        assert {alert["labels"]["incident"] for alert in server.alerts.values()} == {"i1", "i2"}
+        later = msgspec.structs.replace(
+            now(state="resolved", run="bert"), incident=Incident("i2", "bert", "resolved")
+        )
+        await ours.deliver(letter("resolved", head=HEAD, about=later))
+        firing = {
+            alert["labels"]["incident"]
+            for alert in server.alerts.values()
+            if clock.timestamp(alert["endsAt"]) > clock.wall()
+        }
+        assert firing == {"i1"}
         await ours.close()
 
 

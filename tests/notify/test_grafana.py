@@ -12,6 +12,7 @@ import pytest
 from sentinel.errors import DeliveryError
 from sentinel.notify.aside import Aside
 from sentinel.notify.grafana import GrafanaReceiver
+from sentinel.notify.notice import Incident, Other
 from sentinel.notify.receiver import Posted
 from tests.notify.loopbacks import LoopbackGrafana
 from tests.notify.notices import HELD, letter, notice
@@ -82,6 +83,23 @@ async def test_an_incident_whose_first_message_told_of_another_has_an_annotation
         assert (await ours.deliver(later)).ts == "i1/2"
     assert grafana.annotations[1]["text"] == "other"
     assert len(grafana.annotations) == 2
+
+
+async def test_a_message_that_tells_of_several_is_an_annotation_for_each(
+    grafana: LoopbackGrafana,
+) -> None:
+    ours = receiver(grafana)
+    about = msgspec.structs.replace(notice(), others=(Other("i2", "bert", rule="LossSpike"),))
+    for _ in range(2):  # sent again, it is not told again
+        head = await ours.deliver(letter(about=about))
+    assert {one["tags"][4] for one in grafana.annotations.values()} == {
+        "incident:i1",
+        "incident:i2",
+    }
+    later = msgspec.structs.replace(notice(), incident=Incident("i2", "bert"))
+    before = len(grafana.annotations)
+    await ours.deliver(letter("updated", event_id="e2", head=head, about=later))
+    assert len(grafana.annotations) == before
 
 
 async def test_a_dashboard_that_is_not_there_is_told_in_grafanas_words(
