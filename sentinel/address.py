@@ -19,6 +19,7 @@ from pathlib import Path
 from sentinel.errors import AddressError
 
 SOCKET_NAME = "sentinel.sock"
+BACKLOG = 1024  # ranks of a host that may knock at one moment; the kernel may allow fewer
 _PATH_LIMIT = 107
 _HOST_PORT = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
@@ -141,7 +142,7 @@ def listen(path: Path) -> socket.socket:
     try:
         with usable_path(path) as usable:
             listener.bind(usable)
-        listener.listen(1024)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise

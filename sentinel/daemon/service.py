@@ -129,7 +129,9 @@ class Service:
             path = self.store.state_dir / address.SOCKET_NAME
             listener = place.bind(path)
             self._closers.append(partial(place.remove, path, listener))
-            self._server = await loop.create_unix_server(partial(Session, self), sock=listener)
+            self._server = await loop.create_unix_server(
+                partial(Session, self), sock=listener, backlog=address.BACKLOG
+            )
         except BaseException:
             self._release()
             raise

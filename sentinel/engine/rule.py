@@ -86,7 +86,9 @@ class Alerts:
     """The live alerts of one rule in one run.
 
     What cannot be judged, because it was not measured, neither advances an alert nor resolves it.
-    At most `MAX_LIVE` are followed; `beyond` are the others whose condition holds.
+    At most `MAX_LIVE` are followed, and such as begin at an earlier step than all of these: frames
+    come in any order, and the first to break may be heard last. `beyond` are the others whose
+    condition holds.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -108,7 +110,7 @@ class Alerts:
             return self._clear(key, now)
         alert = self.live.get(key)
         if alert is None:
-            if len(self.live) >= MAX_LIVE:
+            if self._is_full(step):
                 if len(self.beyond) < _MAX_BEYOND:
                     self.beyond[key] = None
                 return None
@@ -121,6 +123,13 @@ class Alerts:
         alert.firing = True
         alert.fired_step = step
         return "fired"
+
+    def _is_full(self, step: int) -> bool:
+        """Whether an alert that begins at this step is one too many."""
+        if len(self.live) < MAX_LIVE:
+            return False
+        first = min(alert.step for alert in self.live.values())
+        return step >= first or len(self.live) >= 2 * MAX_LIVE
 
     def _clear(self, key: Key, now: float) -> Literal["resolved"] | None:
         alert = self.live.get(key)

@@ -184,6 +184,20 @@ def test_at_most_some_dozens_of_alerts_of_a_rule_are_followed(keeps: int) -> Non
     assert len(states(job.told)) == 2 * MAX_LIVE
 
 
+def test_the_first_to_break_is_followed_though_it_is_heard_last() -> None:
+    job = Job([replace(LOSS, keeps=steps(5))], NAMES, 200)
+    job.step(1, WELL)
+    for rank in range(150):
+        job.frame(rank, 2, WELL)
+        job.frame(rank, 3, {**WELL, "loss": NAN})
+    job.frame(199, 2, {**WELL, "loss": NAN})
+    cause = incidents(job.told)[-1].cause
+    assert (cause.rank, cause.step) == (199, 2)
+    for rank in range(150, 199):
+        job.frame(rank, 2, {**WELL, "loss": NAN})
+    assert len(alerts(job.told)) == MAX_LIVE + 1, "nobody began before the first"
+
+
 def test_over_a_step_too_at_most_some_dozens_are_followed() -> None:
     rule = world.rule("by_rank(loss) > loss - 1 and loss > 0", "All")
     job = Job([rule], NAMES, 100)
