@@ -63,19 +63,21 @@ class HardwareEvent:
 class HardwareLog:
     """Remembers the latest events of all GPUs of a run."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, columns: Columns) -> None:
         self._roster = roster
+        self._columns = columns
+        self._known = 0  # columns, when it was last looked which signals there are
         self._events: deque[HardwareEvent] = deque(maxlen=MAX_EVENTS)
         self._last: dict[tuple[int, str], float] = {}  # what is known and not 0
         self._measured: tuple[str, ...] = ()
 
-    def announced(self, columns: Columns) -> None:
-        """Ranks have said what they measure."""
-        self._measured = tuple(one for one in SIGNALS if columns.find(Series(one)) is not None)
-
     def judged(self, step: JudgedStep, now: float) -> bool:
         """A step has been judged. Returns whether it told of something new."""
         heard = False
+        if len(self._columns) != self._known:
+            self._known = len(self._columns)
+            known = self._columns.find
+            self._measured = tuple(one for one in SIGNALS if known(Series(one)) is not None)
         for signal in self._measured:
             top = step.number(Series(signal))
             if top is None or (top <= 0 and not any(name == signal for _, name in self._last)):

@@ -80,7 +80,7 @@ class RunEngine:
         self._columns = Columns()
         self._judging = Judging(rules)
         self._recency = Recency(rule.expression for rule in rules)
-        self._hardware = HardwareLog(self._roster)
+        self._hardware = HardwareLog(self._roster, self._columns)
         self._comparisons = Comparisons((rule.expression for rule in rules), self._columns)
         self._incidents = Incidents(run, self._hardware)
         self._open: dict[Place, OpenStep] = {}
@@ -333,7 +333,6 @@ class RunEngine:
         """A rank has said what it measures."""
         self._announced = None
         self._tells_skips = self._columns.find(_SKIPPED) is not None
-        self._hardware.announced(self._columns)
         self._judging.announced(self._columns)
 
     def _judge_complete(self, now: float) -> None:

@@ -52,7 +52,6 @@ def _event(letter: Letter) -> JSON:
         "version": VERSION,
         "id": letter.event_id,
         "timestamp": _time(notice.at),
-        "late": letter.late,
         "data": data,
     }
 

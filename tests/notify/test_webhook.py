@@ -98,8 +98,8 @@ def test_an_event_has_the_promised_shape() -> None:
         "version": 1,
         "id": "e1",
         "timestamp": "2026-05-28T20:26:40.000Z",
-        "late": "Told late.",
     }
+    assert data["late"] == "Told late."
     assert data["hold"] == {
         "step": 41,
         "since": "2026-05-28T20:26:40.500Z",
