@@ -55,7 +55,7 @@ def test_incidents_json_is_what_was_promised(held: tuple[Daemon, FakeJob]) -> No
     (incident,) = json.loads(done.stdout)
     assert set(incident) == {
         *("id", "run", "state", "severity", "opened_step", "cause", "alerts", "actions", "head"),
-        *("evidence", "acknowledged", "silenced", "inhibited_by"),
+        *("certainty", "evidence", "acknowledged", "silenced", "inhibited_by"),
     }
     assert set(incident["cause"]) == {
         *("rule", "signal", "step", "rank", "host", "device", "module"),

@@ -138,6 +138,7 @@ class OverFloats:
     def step(self, moment: Moment) -> None:
         if self._row is not None:
             self._numbers.learn()
+            self._numbers.recall(self._numbers.remember())
         self._ranks = moment.known["rank"]
         if self._arrays is None and self._by_rank and len(self._ranks) != 1:
             self._arrays = OverArrays(self._roots)
@@ -149,7 +150,6 @@ class OverFloats:
             for (signal, label, rank), value in moment.measured.items()
         }
         assert self._numbers.take(self._row) == []
-        self._numbers.recall(self._numbers.remember())
         return None
 
     def condition(self, node: Condition) -> dict[Labels, bool | None]:

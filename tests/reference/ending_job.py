@@ -17,7 +17,7 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        print("left by", kind.__name__ if kind else "the end", flush=True)
+        print(f"left by {kind.__name__ if kind else 'the end'}", flush=True)
 
 
 def attach(trainer: Trainer, checkpoints: str) -> Watch:

@@ -166,7 +166,7 @@ class ScalarGraph:
         return {node: copy_of(state.memory) for node, state in known.items()}
 
     def recall(self, memory: Mapping[Stateful, object]) -> None:
-        """Go on from a copy; what it does not have begins anew."""
+        """Between two steps: go on from a copy; what it does not have begins anew."""
         for node, state in self.states.items():
             known = memory.get(node)
             state.memory = state.fresh() if known is None else copy_of(known)  # type: ignore
