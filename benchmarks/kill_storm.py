@@ -3,12 +3,8 @@
 A real daemon process tells a Slack on loopback, through a line that loses some of its answers and
 sometimes does not show the channel's history; runs that speak the protocol go bad one after
 another, whether a daemon is there or not. Then everything has to be told: every incident on record,
-in one thread of its own, and no message twice, unless its answer was lost and the history as well.
-Such a message carries the same id both times.
-
-    python benchmarks/kill_storm.py [--kills 200] [--seed 1]
-
-Prints what happened; exit status 1 when something was lost or doubled without that excuse.
+in one thread of its own, and no message twice, unless its answer was lost and the history as well,
+and then with the same id. Exit status 1 when something was lost or doubled without that excuse.
 """
 
 from __future__ import annotations
