@@ -51,18 +51,18 @@ $(OLDEST)/installed: $(VENV)/installed-dev
 	  --target $(OLDEST) deepspeed==$(OLDEST_DEEPSPEED)
 	@touch $@
 
-# Some tests want a Prometheus server, promtool, an Alertmanager and systemd-analyze. Where they
+# Some tests want a Prometheus server, promtool, an Alertmanager, systemd and Chromium. Where they
 # cannot be had those tests skip, save in CI. The tests start what they need themselves, on ports of
 # their own.
 tools:
 	@missing=; \
-	for tool in prometheus promtool prometheus-alertmanager systemd-analyze; do \
+	for tool in prometheus promtool prometheus-alertmanager systemd-analyze chromium; do \
 	  command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -q -y --no-install-recommends \
-	      prometheus prometheus-alertmanager systemd || true; \
+	      prometheus prometheus-alertmanager systemd chromium fonts-dejavu-core || true; \
 	elif [ -n "$$missing" ]; then \
 	  echo "not here:$$missing; tests that need them will skip"; \
 	fi

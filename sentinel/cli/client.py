@@ -76,15 +76,15 @@ class Client:
 
     def status(self, run: str | None = None) -> list[StatusJSON]:
         """Runs as they are now."""
-        return cast("list[StatusJSON]", self._get("/api/status", run=run))
+        return cast("list[StatusJSON]", self._get("/api/v1/status", run=run))
 
     def coverage(self, run: str | None = None) -> list[RunCoverage]:
         """What can be seen of runs."""
-        return msgspec.convert(self._get("/api/coverage", run=run), list[RunCoverage])
+        return msgspec.convert(self._get("/api/v1/coverage", run=run), list[RunCoverage])
 
     def incidents(self, run: str | None = None) -> list[IncidentJSON]:
         """Incidents, newest last."""
-        return cast("list[IncidentJSON]", self._get("/api/incidents", run=run))
+        return cast("list[IncidentJSON]", self._get("/api/v1/incidents", run=run))
 
     def unsent(self) -> int:
         """How many messages to people have not been sent yet."""
@@ -96,27 +96,27 @@ class Client:
 
     def outbox(self) -> list[OutboxJSON]:
         """Messages that have not arrived, in the order of being written."""
-        return cast("list[OutboxJSON]", self._get("/api/outbox"))
+        return cast("list[OutboxJSON]", self._get("/api/v1/outbox"))
 
     def resend(self, ids: Sequence[str] | None) -> list[str]:
         """Have failed messages sent again, None: all of them; returns their ids."""
         body = {"all": True} if ids is None else {"ids": ids}
-        answer = self.request("POST", "/api/outbox/resend", msgspec.json.encode(body))
+        answer = self.request("POST", "/api/v1/outbox/resend", msgspec.json.encode(body))
         return msgspec.json.decode(answer, type=list[str])
 
     def checkpoints(self, run: str | None = None) -> list[CheckpointJSON]:
         """Checkpoints of runs, in the order of saving."""
-        return cast("list[CheckpointJSON]", self._get("/api/checkpoints", run=run))
+        return cast("list[CheckpointJSON]", self._get("/api/v1/checkpoints", run=run))
 
     def order(self, run: str, action: str, body: dict[str, object]) -> GivenJSON:
         """Give an order."""
-        path = f"/api/runs/{quote(run, safe='')}/{action}"
+        path = f"/api/v1/runs/{quote(run, safe='')}/{action}"
         answer = self.request("POST", path, msgspec.json.encode(body))
         return msgspec.json.decode(answer, type=GivenJSON)
 
     def became(self, action_id: int) -> BecameJSON:
         """What became of an order."""
-        return cast("BecameJSON", self._get(f"/api/actions/{action_id}"))
+        return cast("BecameJSON", self._get(f"/api/v1/actions/{action_id}"))
 
     def _metric(self, name: str) -> int:
         """A metric of the daemon's; 0 where it is of a version that has none by that name."""
@@ -126,22 +126,24 @@ class Client:
 
     def acknowledge(self, incident: str) -> str:
         """Acknowledge an incident; returns what there is to say."""
-        path = f"/api/incidents/{quote(incident, safe='')}/acknowledge"
+        path = f"/api/v1/incidents/{quote(incident, safe='')}/acknowledge"
         return msgspec.json.decode(self.request("POST", path), type=dict[str, str])["said"]
 
     def silence(self, matchers: list[str], seconds: float, comment: str) -> SilencedJSON:
         """Make a silence."""
         body = {"matchers": matchers, "seconds": seconds, "comment": comment}
-        answer = self.request("POST", "/api/silences", msgspec.json.encode(body))
+        answer = self.request("POST", "/api/v1/silences", msgspec.json.encode(body))
         return cast("SilencedJSON", msgspec.json.decode(answer))
 
     def silences(self, *, ended: bool) -> list[SilenceJSON]:
         """Silences in force, or all that ever were."""
-        return cast("list[SilenceJSON]", self._get("/api/silences", ended="1" if ended else None))
+        return cast(
+            "list[SilenceJSON]", self._get("/api/v1/silences", ended="1" if ended else None)
+        )
 
     def end_silence(self, silence_id: str) -> SilenceJSON:
         """End a silence."""
-        answer = self.request("DELETE", f"/api/silences/{quote(silence_id, safe='')}")
+        answer = self.request("DELETE", f"/api/v1/silences/{quote(silence_id, safe='')}")
         return cast("SilenceJSON", msgspec.json.decode(answer))
 
     def _get(self, path: str, **query: str | None) -> object:

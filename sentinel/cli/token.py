@@ -54,7 +54,7 @@ def add(name: str, role: Role, expires: float | None, place: Place) -> None:
     """Make a token by this NAME and print it, this once."""
     if isinstance(place, Remote):
         body = msgspec.json.encode({"name": name, "role": role, "expires_in": expires})
-        answer = Client(place).request("POST", "/api/tokens", body)
+        answer = Client(place).request("POST", "/api/v1/tokens", body)
         secret = msgspec.json.decode(answer, type=dict[str, str])["token"]
     else:
         now = clock.wall()
@@ -90,7 +90,7 @@ def list_(place: Place, as_json: bool) -> None:
 def revoke(name: str, place: Place) -> None:
     """Let the token NAME open nothing any more, and hang up on those who came with it."""
     if isinstance(place, Remote):
-        Client(place).request("DELETE", f"/api/tokens/{quote(name, safe='')}")
+        Client(place).request("DELETE", f"/api/v1/tokens/{quote(name, safe='')}")
     else:
         Tokens(prepare(place)).revoke(name, by=_me(), now=clock.wall())
     click.echo(f"token {name} is revoked")
@@ -98,7 +98,7 @@ def revoke(name: str, place: Place) -> None:
 
 def _all(place: Place) -> list[TokenJSON]:
     if isinstance(place, Remote):
-        answer = Client(place).request("GET", "/api/tokens")
+        answer = Client(place).request("GET", "/api/v1/tokens")
         return msgspec.json.decode(answer, type=list[TokenJSON])
     return [shown(token, clock.wall()) for token in Tokens(place).all()]
 

@@ -82,12 +82,12 @@ def routes(service: Service) -> list[web.RouteDef]:
     """All that there is. What only reads is to be a GET, and what changes anything never is."""
     api = Api(service)
     return [
-        web.get("/api/status", api.status),
-        web.get("/api/coverage", api.coverage),
-        web.get("/api/incidents", api.incidents),
-        web.get("/api/checkpoints", api.checkpoints),
-        web.get("/api/actions/{id}", api.action),
-        web.post("/api/runs/{run}/{action}", api.order),
+        web.get("/api/v1/status", api.status),
+        web.get("/api/v1/coverage", api.coverage),
+        web.get("/api/v1/incidents", api.incidents),
+        web.get("/api/v1/checkpoints", api.checkpoints),
+        web.get("/api/v1/actions/{id}", api.action),
+        web.post("/api/v1/runs/{run}/{action}", api.order),
         *outbox_routes(service),
         *quiet_routes(service),
         *token_routes(service),

@@ -32,7 +32,7 @@ class ResendBody(Struct, forbid_unknown_fields=True):
 def outbox_routes(service: Service) -> list[web.RouteDef]:
     """The routes."""
     api = _OutboxApi(service)
-    return [web.get("/api/outbox", api.all), web.post("/api/outbox/resend", api.resend)]
+    return [web.get("/api/v1/outbox", api.all), web.post("/api/v1/outbox/resend", api.resend)]
 
 
 class _OutboxApi:

@@ -36,10 +36,10 @@ def quiet_routes(service: Service) -> list[web.RouteDef]:
     """The routes."""
     api = _QuietApi(service)
     return [
-        web.get("/api/silences", api.all),
-        web.post("/api/silences", api.add),
-        web.delete("/api/silences/{id}", api.end),
-        web.post("/api/incidents/{incident}/acknowledge", api.acknowledge),
+        web.get("/api/v1/silences", api.all),
+        web.post("/api/v1/silences", api.add),
+        web.delete("/api/v1/silences/{id}", api.end),
+        web.post("/api/v1/incidents/{incident}/acknowledge", api.acknowledge),
     ]
 
 

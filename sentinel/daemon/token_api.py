@@ -13,7 +13,7 @@ from sentinel.daemon.answer import respond, who
 from sentinel.daemon.service import Service
 from sentinel.store.tokens import Role, shown
 
-FOR_ADMINS = "/api/tokens"  # what their paths begin with
+FOR_ADMINS = "/api/v1/tokens"  # what their paths begin with
 LONGEST = 3650 * 86400.0  # s
 
 
@@ -29,9 +29,9 @@ def token_routes(service: Service) -> list[web.RouteDef]:
     """The routes."""
     api = _TokenApi(service)
     return [
-        web.get("/api/tokens", api.all),
-        web.post("/api/tokens", api.add),
-        web.delete("/api/tokens/{name}", api.revoke),
+        web.get("/api/v1/tokens", api.all),
+        web.post("/api/v1/tokens", api.add),
+        web.delete("/api/v1/tokens/{name}", api.revoke),
     ]
 
 

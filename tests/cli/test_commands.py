@@ -246,7 +246,7 @@ def test_a_recorded_run_replays_to_the_alerts_that_it_had(tmp_path: Path) -> Non
         job.train()
     job.train({1: {"loss": float("nan")}})
     job.ranks[0].send(wire.Goodbye("exception", "ValueError"))
-    eventually(lambda: b"RankFailed" in daemon.get("/api/incidents")[1], "the failure's alert")
+    eventually(lambda: b"RankFailed" in daemon.get("/api/v1/incidents")[1], "the failure's alert")
     assert daemon.stop() == 0
     job.vanish()
 

@@ -41,7 +41,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 async def settled(daemon: Daemon, state: Sequence[str]) -> list[dict[str, Any]]:
     """Wait until the messages that have not arrived are in these states."""
     while True:
-        _, body = await asyncio.to_thread(daemon.get, "/api/outbox")
+        _, body = await asyncio.to_thread(daemon.get, "/api/v1/outbox")
         found: list[dict[str, Any]] = json.loads(body)
         if [one["state"] for one in found] == [*state]:
             return found

@@ -173,15 +173,15 @@ def test_tokens_of_a_daemon_elsewhere_take_an_admin(
     monkeypatch.setenv("SENTINEL_TOKEN", guarded.tokens["admin"])
     assert execute(["token", "add", "eve", "--role", "viewer", "--expires", "1h", *where]) == 0
     secret = capsys.readouterr().out.strip()
-    assert guarded.ask("GET", "/api/status", secret)[0] == 200
+    assert guarded.ask("GET", "/api/v1/status", secret)[0] == 200
     assert execute(["token", "revoke", "eve", *where]) == 0
-    assert guarded.ask("GET", "/api/status", secret)[0] == 401
+    assert guarded.ask("GET", "/api/v1/status", secret)[0] == 401
     assert execute(["token", "list", *where]) == 0
     assert "revoked by token admin" in capsys.readouterr().out
     assert execute(["audit", "--state", str(guarded.daemon.state)]) == 0
     shown = capsys.readouterr().out
     assert "token operator from 127.0.0.1" in shown
-    assert "POST /api/tokens" in shown
+    assert "POST /api/v1/tokens" in shown
 
 
 @pytest.mark.parametrize("text", ["30", "0d", "-1d", "1w", "1.5d", "99999d", ""])

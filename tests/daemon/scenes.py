@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 def status(daemon: Daemon, run: str = "run") -> Json:
     """A run, as `status --json` shows it."""
-    code, body = daemon.get(f"/api/status?run={run}")
+    code, body = daemon.get(f"/api/v1/status?run={run}")
     assert code == 200, body
     (entry,) = json.loads(body)
     found: Json = entry
@@ -26,7 +26,7 @@ def status(daemon: Daemon, run: str = "run") -> Json:
 
 def incidents(daemon: Daemon, run: str = "run") -> list[Json]:
     """Its incidents, as `incidents --json` shows them."""
-    found: list[Json] = json.loads(daemon.get(f"/api/incidents?run={run}")[1])
+    found: list[Json] = json.loads(daemon.get(f"/api/v1/incidents?run={run}")[1])
     return found
 
 

@@ -34,11 +34,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     made.daemon.kill()
 
 
-READ = ("GET", "/api/status")
-ORDER = ("POST", "/api/runs/nobody/pause")
-MANAGE = ("GET", "/api/tokens")
+READ = ("GET", "/api/v1/status")
+ORDER = ("POST", "/api/v1/runs/nobody/pause")
+MANAGE = ("GET", "/api/v1/tokens")
 METRICS = ("GET", "/metrics")
-NOWHERE = ("GET", "/api/nowhere")
+NOWHERE = ("GET", "/api/v1/nowhere")
 STRANGER = "the daemon does not know this token"
 
 
@@ -59,8 +59,8 @@ STRANGER = "the daemon does not know this token"
         ("operator", READ, 200, ""),
         ("operator", ORDER, 404, "no run 'nobody'"),
         ("operator", MANAGE, 403, "this takes admin"),
-        ("operator", ("POST", "/api/tokens"), 403, "this takes admin"),
-        ("operator", ("DELETE", "/api/tokens/viewer"), 403, "this takes admin"),
+        ("operator", ("POST", "/api/v1/tokens"), 403, "this takes admin"),
+        ("operator", ("DELETE", "/api/v1/tokens/viewer"), 403, "this takes admin"),
         ("admin", ORDER, 404, "no run 'nobody'"),
         ("admin", MANAGE, 200, ""),
         ("admin", NOWHERE, 404, "Not Found"),
@@ -124,21 +124,21 @@ def test_orders_by_token_reach_ranks_over_tls_and_are_on_record_by_its_name(
     job = FakeJob(guarded.place, run="far", token=guarded.tokens["trainer"]).connect()
     job.train()
     on_record(guarded.daemon, "far")
-    refused, _ = guarded.ask("POST", "/api/runs/far/pause", guarded.tokens["viewer"], {})
+    refused, _ = guarded.ask("POST", "/api/v1/runs/far/pause", guarded.tokens["viewer"], {})
     code, given = guarded.ask(
-        "POST", "/api/runs/far/pause", guarded.tokens["operator"], {"by": "somebody else"}
+        "POST", "/api/v1/runs/far/pause", guarded.tokens["operator"], {"by": "somebody else"}
     )
     assert (refused, code) == (403, 200)
     job.train_until_stand()
     in_state(guarded.daemon, job, "held", "far")
     assert status(guarded.daemon, "far")["hold"]["by"] == "token operator"
-    code, _ = guarded.ask("POST", "/api/runs/far/resume", guarded.tokens["admin"], {})
+    code, _ = guarded.ask("POST", "/api/v1/runs/far/resume", guarded.tokens["admin"], {})
     assert code == 200
     assert job.await_verdict() is Verdict.GO
     job.train()
     job.goodbye()
     eventually(lambda: status(guarded.daemon, "far")["state"] == "finished")
-    shown, became = guarded.ask("GET", f"/api/actions/{given['id']}", guarded.tokens["viewer"])
+    shown, became = guarded.ask("GET", f"/api/v1/actions/{given['id']}", guarded.tokens["viewer"])
     assert (shown, became["state"], became["by"]) == (200, "done", "token operator")
     (row,) = guarded.refusals("far")
     assert (row["action"], row["by"]) == ("pause", "token viewer from 127.0.0.1")
@@ -147,13 +147,13 @@ def test_orders_by_token_reach_ranks_over_tls_and_are_on_record_by_its_name(
 def test_an_admin_makes_and_revokes_tokens(guarded: Guarded) -> None:
     admin = guarded.tokens["admin"]
     body = {"name": "made", "role": "operator", "expires_in": 3600}
-    code, made = guarded.ask("POST", "/api/tokens", admin, body)
+    code, made = guarded.ask("POST", "/api/v1/tokens", admin, body)
     assert code == 200
     assert guarded.ask(*READ, made["token"])[0] == 200
-    assert guarded.ask("POST", "/api/tokens", admin, body)[0] == 409
+    assert guarded.ask("POST", "/api/v1/tokens", admin, body)[0] == 409
     for wrong in ({"role": "root"}, {"expires_in": 0}, {"expires_in": 1e12}, {"only": "run"}):
-        assert guarded.ask("POST", "/api/tokens", admin, body | {"name": "n"} | wrong)[0] == 400
-    assert guarded.ask("DELETE", "/api/tokens/made", admin)[0] == 200
+        assert guarded.ask("POST", "/api/v1/tokens", admin, body | {"name": "n"} | wrong)[0] == 400
+    assert guarded.ask("DELETE", "/api/v1/tokens/made", admin)[0] == 200
     assert guarded.ask(*READ, made["token"])[0] == 401
     (shown,) = [one for one in guarded.ask(*MANAGE, admin)[1] if one["name"] == "made"]
     assert (shown["state"], shown["made_by"], shown["revoked_by"]) == (
@@ -172,7 +172,7 @@ def test_damaged_tokens_let_nobody_in_until_they_are_mended(guarded: Guarded) ->
         code, answer = guarded.ask(*READ, guarded.tokens["admin"])
         assert code == 503
         assert "cannot read its tokens" in answer["error"]
-        assert guarded.daemon.get("/api/status")[0] == 200
+        assert guarded.daemon.get("/api/v1/status")[0] == 200
     finally:
         file.write_bytes(before)
     assert guarded.ask(*READ, guarded.tokens["admin"])[0] == 200
@@ -184,7 +184,7 @@ def test_who_is_not_let_in_is_hung_up_on(guarded: Guarded) -> None:
     context = ssl.create_default_context(cafile=str(guarded.authority.ca))
     plain = socket.create_connection(("localhost", guarded.port), 30)
     with context.wrap_socket(plain, server_hostname="localhost") as connection:
-        connection.sendall(b"POST /api/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+        connection.sendall(b"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
         answer = b""
         while part := connection.recv(65536):
             answer += part
@@ -213,7 +213,7 @@ def test_what_speaks_no_tls_or_an_old_one_is_refused_and_recorded(
     before = refused()
     place = ("127.0.0.1", getattr(guarded, port))
     with socket.create_connection(place, 30) as plain:
-        plain.sendall(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        plain.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert not plain.recv(65536).startswith(b"HTTP")
     eventually(lambda: refused() == before + 1)
     old: ssl.SSLContext = request.getfixturevalue("old_tls")
@@ -228,7 +228,7 @@ def test_a_flood_of_strangers_is_counted_in_full_and_recorded_in_a_few_rows(
     daemon = Daemon(tmp_path / "state", http="127.0.0.1:0").start()
     found = re.search(r"metrics on http://127\.0\.0\.1:(\d+)/", daemon.log())
     assert found
-    request = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    request = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for _ in range(60):
         with socket.create_connection(("127.0.0.1", int(found[1])), 30) as connection:
             connection.sendall(request)

@@ -62,7 +62,7 @@ async def test_slack_hears_of_the_culprit_the_hold_and_the_resume(tmp_path: Path
             assert "layers.1.mlp" in first
             assert "rank 1" in first
             assert all(m.thread_ts == slack.messages[0].ts for m in slack.messages[1:])
-            daemon.request("POST", "/api/runs/run/resume", {"lr_scale": 0.5})
+            daemon.request("POST", "/api/v1/runs/run/resume", {"lr_scale": 0.5})
             assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
             await posted(slack, lambda texts: "learning rate times 0.5" in texts[-1])
             await charted(slack)
@@ -108,7 +108,7 @@ async def test_with_a_full_disk_it_alerts_and_never_acts(tmp_path: Path) -> None
             metrics = await asyncio.to_thread(daemon.metrics)
             assert metrics["sentinel_daemon_record_failures_total"] > 0
             code, answer = await asyncio.to_thread(
-                daemon.request, "POST", "/api/runs/run/pause", {}
+                daemon.request, "POST", "/api/v1/runs/run/pause", {}
             )
             assert code == 503
             assert "nothing was done" in json.loads(answer)["error"]
@@ -120,7 +120,7 @@ async def test_with_a_full_disk_it_alerts_and_never_acts(tmp_path: Path) -> None
             )
             (incident,) = incidents(daemon)
             assert [a["state"] for a in incident["actions"]] == ["refused"]
-            await asyncio.to_thread(daemon.request, "POST", "/api/runs/run/pause", {})
+            await asyncio.to_thread(daemon.request, "POST", "/api/v1/runs/run/pause", {})
             await asyncio.to_thread(job.train_until_stand)
             await asyncio.to_thread(in_state, daemon, job, "held")
         finally:

@@ -307,7 +307,7 @@ def saved_and_broken(daemon: Daemon) -> FakeJob:
         rank.send(wire.Checkpoint(5, "step5", "/ckpt", 0.5, "", there))
     for _ in range(4):
         job.train()
-    healthy = lambda: b'"healthy"' in daemon.get("/api/checkpoints?run=run")[1]  # noqa: E731
+    healthy = lambda: b'"healthy"' in daemon.get("/api/v1/checkpoints?run=run")[1]  # noqa: E731
     eventually(healthy, "a healthy checkpoint")
     job.train(APPLIED_NAN)
     job.await_hold_order()
@@ -348,7 +348,7 @@ async def test_acknowledging_and_silencing_are_said_to_all_and_done_once(tmp_pat
         assert "already silenced by slack:U0BO (bo)" in await at.answer(again)
         by = [(row["action"], row["by"]) for row in at.journal() if row["state"] == "done"]
         assert ("acknowledge", "slack:U0ANN (ann)") in by
-        silences = await asyncio.to_thread(at.daemon.get, "/api/silences")
+        silences = await asyncio.to_thread(at.daemon.get, "/api/v1/silences")
         assert [one["by"] for one in json.loads(silences[1])] == ["slack:U0BO (bo)"]
         at.socket.press("Resume", message=old)  # the message is silenced, not the button
         assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
@@ -385,7 +385,7 @@ async def test_without_a_token_that_slack_takes_messages_have_commands(
         at.slack.fail_next(*[Fault("error", "token_revoked", method="apps.connections.open")] * 9)
         await at.socket.disconnect("refresh_requested")
         await at.until(lambda: "token_revoked" in caplog.text, "a word in the log")
-        await asyncio.to_thread(at.daemon.request, "POST", "/api/runs/run/resume", {})
+        await asyncio.to_thread(at.daemon.request, "POST", "/api/v1/runs/run/resume", {})
         assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
         await at.until(lambda: "sentinel status run" in at.first.as_text(), "commands")
         assert labels_of(at.first) == []

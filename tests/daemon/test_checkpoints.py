@@ -72,7 +72,7 @@ def break_and_hold(daemon: Daemon, job: SavingJob, run: str) -> None:
 
 
 def known(daemon: Daemon, run: str) -> list[Json]:
-    code, body = daemon.get(f"/api/checkpoints?run={run}")
+    code, body = daemon.get(f"/api/v1/checkpoints?run={run}")
     assert code == 200, body
     found: list[Json] = json.loads(body)
     return found
@@ -152,7 +152,7 @@ def test_a_run_goes_back_to_last_good_which_is_named_in_the_answer_and_on_the_re
     way = f"`sentinel resume back --rollback last-good`, now step5, {job.step - 5} steps back"
     assert way in refused.stderr
     body = {"rollback": "last-good", "rewind": True, "skip_batches": 2}
-    code, answer = keeper.request("POST", "/api/runs/back/resume", body)
+    code, answer = keeper.request("POST", "/api/v1/runs/back/resume", body)
     assert (code, json.loads(answer).get("rollback")) == (200, "step5"), answer
     assert job.await_verdict() is Verdict.GO
     expected = wire.Remedies(skip_batches=2, rollback="step5", rewind=True)
@@ -177,7 +177,7 @@ def test_a_rollback_that_would_do_harm_is_refused_with_what_would_be_right(keepe
         assert reason in done.stderr
     assert [a.state for a in recorded(keeper, "harm")[1][1:]] == ["refused", "refused"]
     forced = {"rollback": "step8", "force": True}
-    code, answer = keeper.request("POST", "/api/runs/harm/resume", forced)
+    code, answer = keeper.request("POST", "/api/v1/runs/harm/resume", forced)
     assert (code, json.loads(answer).get("rollback")) == (200, "step8"), answer
     assert job.await_verdict() is Verdict.GO
     job.vanish()
@@ -190,10 +190,10 @@ def test_without_a_healthy_checkpoint_it_is_said_what_there_is(keeper: Daemon) -
     job.save()
     break_and_hold(keeper, job, "none")
     last_good = {"rollback": "last-good", "force": True}
-    code, answer = keeper.request("POST", "/api/runs/none/resume", last_good)
+    code, answer = keeper.request("POST", "/api/v1/runs/none/resume", last_good)
     assert code == 409
     assert b"run none has no healthy checkpoint: step5 is tainted (" in answer
-    code, answer = keeper.request("POST", "/api/runs/none/resume", {})
+    code, answer = keeper.request("POST", "/api/v1/runs/none/resume", {})
     assert code == 409
     assert b"no checkpoint is known to be healthy, see `sentinel checkpoints none`" in answer
     job.vanish()
@@ -223,7 +223,7 @@ def test_a_checkpoint_can_be_asked_for_while_training_goes_on(keeper: Daemon) ->
     job = SavingJob(keeper.place, run="asked", offers=ALL)
     job.connect()
     job.train()
-    code, answer = keeper.request("POST", "/api/runs/asked/checkpoint")
+    code, answer = keeper.request("POST", "/api/v1/runs/asked/checkpoint")
     assert code == 200, answer
     order = job.await_hold_order()
     assert (order.then, order.by.startswith("user ")) == ("checkpoint", True)

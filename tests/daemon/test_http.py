@@ -23,26 +23,26 @@ from tests.daemon.scenes import broken, in_state, status
 @pytest.mark.parametrize(
     ("method", "path", "body", "code", "reason"),
     [
-        ("POST", "/api/runs/nope/pause", {}, 404, "there is no run 'nope'"),
-        ("GET", "/api/status?run=rum", None, 404, "did you mean 'run'"),
-        ("GET", "/api/incidents?run=rum", None, 404, "did you mean 'run'"),
-        ("GET", "/api/actions/99", None, 404, "no action 99"),
-        ("POST", "/api/runs/run/dance", {}, 404, "expected pause, resume, stop or checkpoint"),
-        ("POST", "/api/runs/run/resume", {}, 409, "not held"),
-        ("POST", "/api/runs/run/resume", b"{", 400, "malformed"),
-        ("POST", "/api/runs/run/resume", {"lr_scale": 0}, 400, "lr_scale"),
-        ("POST", "/api/runs/run/resume", {"skip": 1}, 400, "skip"),
-        ("POST", "/api/runs/run/resume", {"skip_batches": -1}, 400, "skip_batches"),
-        ("POST", "/api/runs/run/pause", [], 400, "malformed"),
-        ("POST", "/api/runs/run/pause", b"x" * 100_000, 413, ""),
-        ("DELETE", "/api/status", None, 405, "Not Allowed"),
+        ("POST", "/api/v1/runs/nope/pause", {}, 404, "there is no run 'nope'"),
+        ("GET", "/api/v1/status?run=rum", None, 404, "did you mean 'run'"),
+        ("GET", "/api/v1/incidents?run=rum", None, 404, "did you mean 'run'"),
+        ("GET", "/api/v1/actions/99", None, 404, "no action 99"),
+        ("POST", "/api/v1/runs/run/dance", {}, 404, "expected pause, resume, stop or checkpoint"),
+        ("POST", "/api/v1/runs/run/resume", {}, 409, "not held"),
+        ("POST", "/api/v1/runs/run/resume", b"{", 400, "malformed"),
+        ("POST", "/api/v1/runs/run/resume", {"lr_scale": 0}, 400, "lr_scale"),
+        ("POST", "/api/v1/runs/run/resume", {"skip": 1}, 400, "skip"),
+        ("POST", "/api/v1/runs/run/resume", {"skip_batches": -1}, 400, "skip_batches"),
+        ("POST", "/api/v1/runs/run/pause", [], 400, "malformed"),
+        ("POST", "/api/v1/runs/run/pause", b"x" * 100_000, 413, ""),
+        ("DELETE", "/api/v1/status", None, 405, "Not Allowed"),
         ("GET", "/etc/passwd", None, 404, "Not Found"),
     ],
 )
 def test_a_request_that_cannot_be_met_says_why(
     shared: Daemon, method: str, path: str, body: object, code: int, reason: str
 ) -> None:
-    if not json.loads(shared.get("/api/status")[1]):
+    if not json.loads(shared.get("/api/v1/status")[1]):
         FakeJob(shared.place).connect().train()
     got, answer = shared.request(method, path, body)
     assert got == code, answer
@@ -130,8 +130,8 @@ def over_tcp(port: int, method: str, path: str, host: str) -> tuple[int, bytes]:
         ("GET", "/metrics", "evil.example", 403),
         ("GET", "/metrics", "evil.example:{port}", 403),
         ("GET", "/metrics", "127.0.0.1.evil.example", 403),
-        ("GET", "/api/status", "localhost", 401),
-        ("POST", "/api/runs/run/stop", "localhost", 401),
+        ("GET", "/api/v1/status", "localhost", 401),
+        ("POST", "/api/v1/runs/run/stop", "localhost", 401),
         ("POST", "/metrics", "localhost", 405),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_run_with_odd_characters_in_its_name_can_be_addressed(daemon: Daemon) 
     job = FakeJob(daemon.place, run=name).connect()
     job.train()
     quoted = "gr%C3%B6%C3%9Fe%2050%25%20%26%20more%3F%23"
-    assert daemon.request("POST", f"/api/runs/{quoted}/pause", {})[0] == 200
+    assert daemon.request("POST", f"/api/v1/runs/{quoted}/pause", {})[0] == 200
     job.train_until_stand()
     in_state(daemon, job, "held", quoted)
     job.vanish()

@@ -35,7 +35,7 @@ def test_an_applied_nan_holds_all_ranks_at_the_same_step(daemon: Daemon) -> None
 def test_a_resume_carries_its_remedies_to_every_rank(daemon: Daemon) -> None:
     job = broken(daemon)
     code, answer = daemon.request(
-        "POST", "/api/runs/run/resume", {"lr_scale": 0.5, "skip_batches": 7}
+        "POST", "/api/v1/runs/run/resume", {"lr_scale": 0.5, "skip_batches": 7}
     )
     assert code == 200, answer
     assert job.await_verdict() is Verdict.GO
@@ -54,7 +54,7 @@ def test_a_resume_carries_its_remedies_to_every_rank(daemon: Daemon) -> None:
 
 def test_a_nan_that_comes_back_after_a_resume_holds_the_run_once_more(daemon: Daemon) -> None:
     job = broken(daemon)
-    assert daemon.request("POST", "/api/runs/run/resume", {})[0] == 200
+    assert daemon.request("POST", "/api/v1/runs/run/resume", {})[0] == 200
     assert job.await_verdict() is Verdict.GO
     in_state(daemon, job, "running")
     job.train()  # well: much sooner than the alert would have resolved by itself
@@ -71,7 +71,7 @@ def test_a_nan_that_comes_back_after_a_resume_holds_the_run_once_more(daemon: Da
 
 def test_a_remedy_that_a_trainer_does_not_offer_is_refused_and_recorded(daemon: Daemon) -> None:
     job = broken(daemon, offers=("scale_lr",))
-    code, answer = daemon.request("POST", "/api/runs/run/resume", {"skip_batches": 7})
+    code, answer = daemon.request("POST", "/api/v1/runs/run/resume", {"skip_batches": 7})
     assert code == 409
     assert "cannot be resumed with skip_batches" in json.loads(answer)["error"]
     last = incidents(daemon)[0]["actions"][-1]
@@ -85,14 +85,14 @@ def test_weights_that_are_not_finite_are_trained_on_only_by_force(daemon: Daemon
     assert refused.returncode == 1
     assert "non-finite weights (layers.1.mlp.weight" in refused.stderr
     assert "Traceback" not in refused.stderr
-    code, _ = daemon.request("POST", "/api/runs/run/resume", {"force": True})
+    code, _ = daemon.request("POST", "/api/v1/runs/run/resume", {"force": True})
     assert code == 200
     assert job.await_verdict() is Verdict.GO
 
 
 def test_a_held_run_can_be_stopped(daemon: Daemon) -> None:
     job = broken(daemon)
-    assert daemon.request("POST", "/api/runs/run/stop", {})[0] == 200
+    assert daemon.request("POST", "/api/v1/runs/run/stop", {})[0] == 200
     assert job.await_verdict() is Verdict.STOP
     job.goodbye("stopped")
     assert in_state(daemon, job, "finished")["hold"] is None
@@ -103,7 +103,7 @@ def test_a_held_run_can_be_stopped(daemon: Daemon) -> None:
 def test_a_running_run_can_be_stopped_after_a_common_step(daemon: Daemon) -> None:
     job = FakeJob(daemon.place).connect()
     job.train()
-    assert daemon.request("POST", "/api/runs/run/stop")[0] == 200
+    assert daemon.request("POST", "/api/v1/runs/run/stop")[0] == 200
     eventually(lambda: job.train() is not Verdict.GO)
     assert job.await_verdict() is Verdict.STOP
 
@@ -143,7 +143,7 @@ def test_an_order_to_a_run_that_has_ended_is_refused_and_recorded(
     done = sentinel(action, "run", "--state", daemon.state)
     assert done.returncode == 1
     assert "run run is finished" in done.stderr
-    code, row = daemon.get("/api/actions/1")
+    code, row = daemon.get("/api/v1/actions/1")
     assert code == 200
     assert (json.loads(row)["action"], json.loads(row)["state"]) == (action, "refused")
 
@@ -154,7 +154,7 @@ def test_a_resume_of_a_run_that_is_not_held_is_refused_with_the_reason(daemon: D
     done = sentinel("resume", "--state", daemon.state)
     assert done.returncode == 1
     assert "is running, not held" in done.stderr
-    assert json.loads(daemon.get("/api/actions/1")[1])["state"] == "refused"
+    assert json.loads(daemon.get("/api/v1/actions/1")[1])["state"] == "refused"
     job.goodbye()
 
 
@@ -183,7 +183,7 @@ def test_a_daemon_that_only_observes_acts_on_no_rule_but_on_people(tmp_path: Pat
         eventually(lambda: incidents(daemon)[0]["actions"][0]["state"] == "refused")
         for _ in range(20):
             assert job.train(APPLIED_NAN) is Verdict.GO
-        assert daemon.request("POST", "/api/runs/run/pause")[0] == 200
+        assert daemon.request("POST", "/api/v1/runs/run/pause")[0] == 200
         job.train_until_stand()
         in_state(daemon, job, "held")
     finally:

@@ -93,8 +93,8 @@ def test_quiet_is_asked_for_in_words_that_can_be_used(
     assert execute(["silence", "--list", "--json", *place]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [one["matchers"] for one in listed] == [['severity=~".*"']]
-    assert shared.request("DELETE", f"/api/silences/{listed[0]['id']}")[0] == 200
-    assert json.loads(shared.get("/api/silences")[1]) == []
+    assert shared.request("DELETE", f"/api/v1/silences/{listed[0]['id']}")[0] == 200
+    assert json.loads(shared.get("/api/v1/silences")[1]) == []
     assert execute(["silence", "--list", *place]) == 0
     assert capsys.readouterr().out == "no silence\n"
     assert execute(["silence", "--list", "--all", *place]) == 0
@@ -120,11 +120,11 @@ def test_the_interface_refuses_what_cannot_be(shared: Daemon) -> None:
         ({"matchers": ["run=a"], "seconds": 1e9}, 400, "malformed"),
         ({"matchers": ["run=a"], "seconds": 60, "who": "me"}, 400, "malformed"),
     ):
-        code, answer = shared.request("POST", "/api/silences", body)
+        code, answer = shared.request("POST", "/api/v1/silences", body)
         assert (code, reason in json.loads(answer)["error"]) == (status, True)
-    code, answer = shared.request("POST", "/api/incidents/none/acknowledge")
+    code, answer = shared.request("POST", "/api/v1/incidents/none/acknowledge")
     assert (code, json.loads(answer)["error"]) == (409, "there is no incident 'none'")
-    assert shared.request("DELETE", "/api/silences/x")[0] == 409
+    assert shared.request("DELETE", "/api/v1/silences/x")[0] == 409
 
 
 async def test_a_sample_is_sent_to_each_and_says_that_it_is_one(tmp_path: Path) -> None:

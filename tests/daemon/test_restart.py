@@ -34,7 +34,7 @@ def test_a_held_run_is_adopted_after_kill_9_and_can_be_resumed(daemon: Daemon) -
     assert after["hold"] | grows == before["hold"] | grows
     assert after["hold"]["held_s"] > before["hold"]["held_s"]
     assert incidents(daemon) == [incident]  # not one action or alert more
-    code, answer = daemon.request("POST", "/api/runs/run/resume", {"lr_scale": 0.5})
+    code, answer = daemon.request("POST", "/api/v1/runs/run/resume", {"lr_scale": 0.5})
     assert code == 200, answer
     assert job.await_verdict() is Verdict.GO
     in_state(daemon, job, "running")
@@ -76,7 +76,7 @@ def test_an_order_in_the_first_second_of_a_run_lapses_and_the_hold_is_on_the_rec
 ) -> None:
     job = FakeJob(daemon.place).connect()
     job.train()
-    code, answer = daemon.request("POST", "/api/runs/run/pause")
+    code, answer = daemon.request("POST", "/api/v1/runs/run/pause")
     assert code == 200, answer
     for rank in job.ranks:
         eventually(lambda rank=rank: rank.obey() or rank.orders)  # type: ignore[misc]
@@ -95,11 +95,11 @@ def test_what_was_asked_of_a_job_that_is_gone_has_lapsed_when_another_takes_its_
 ) -> None:
     job = FakeJob(daemon.place).connect()
     eventually(lambda: _ranks_known(daemon))
-    assert daemon.request("POST", "/api/runs/run/pause")[0] == 200
+    assert daemon.request("POST", "/api/v1/runs/run/pause")[0] == 200
     daemon.kill()
     job.vanish()
     daemon.start()
-    code, answer = daemon.request("POST", "/api/runs/run/resume")
+    code, answer = daemon.request("POST", "/api/v1/runs/run/resume")
     assert (code, "has come back" in answer.decode()) == (409, True)
     FakeJob(daemon.place, pid=9000).connect()
     eventually(lambda: [row.state for row in _actions(daemon)] == ["lapsed", "refused"])
@@ -125,7 +125,7 @@ def _told(daemon: Daemon) -> list[tuple[str, str]]:
     """What was asked of the run, and what became of it."""
     told: list[tuple[str, str]] = []
     while True:
-        code, answer = daemon.get(f"/api/actions/{len(told) + 1}")
+        code, answer = daemon.get(f"/api/v1/actions/{len(told) + 1}")
         if code != 200:
             return told
         row = json.loads(answer)
@@ -140,7 +140,7 @@ def _heard(job: FakeJob) -> None:
 
 
 def _resume(daemon: Daemon, job: FakeJob, **remedies: float) -> None:
-    code, answer = daemon.request("POST", "/api/runs/run/resume", remedies)
+    code, answer = daemon.request("POST", "/api/v1/runs/run/resume", remedies)
     assert code == 200, answer
     _heard(job)
 
@@ -224,7 +224,7 @@ def test_a_hold_that_lapses_while_the_daemon_is_gone_is_on_the_record_as_lapsed(
 ) -> None:
     job = FakeJob(daemon.place).connect()
     job.train()
-    assert daemon.request("POST", "/api/runs/run/pause")[0] == 200
+    assert daemon.request("POST", "/api/v1/runs/run/pause")[0] == 200
     _heard(job)
     eventually(lambda: _ranks_known(daemon))
     daemon.kill()
@@ -236,7 +236,7 @@ def test_a_hold_that_lapses_while_the_daemon_is_gone_is_on_the_record_as_lapsed(
     job.ranks[0].barrier.refresh()
 
     eventually(lambda: _told(daemon) == [("pause", "lapsed")])
-    assert b"rank 1 has left the run" in daemon.get("/api/actions/1")[1]
+    assert b"rank 1 has left the run" in daemon.get("/api/v1/actions/1")[1]
     assert status(daemon)["state"] == "running"
     job.vanish()
 
@@ -265,7 +265,7 @@ def test_a_job_that_comes_back_under_another_daemon_goes_on_with_its_incident_al
     assert after["evidence"][-1]["title"] == "the run was restarted at step 0"
     assert {alert["state"] for alert in after["alerts"]} == {"resolved"}
     # Its orders are counted anew, and are on record as its own.
-    assert daemon.request("POST", "/api/runs/run/pause")[0] == 200
+    assert daemon.request("POST", "/api/v1/runs/run/pause")[0] == 200
     new.train_until_stand()
     assert in_state(daemon, new, "held")["hold"]["step"] == new.step
     new.vanish()
@@ -280,7 +280,7 @@ def test_a_job_that_was_stopped_over_its_incident_and_comes_back_goes_on_with_it
     daemon: Daemon,
 ) -> None:
     job = broken(daemon)
-    assert daemon.request("POST", "/api/runs/run/stop", {})[0] == 200
+    assert daemon.request("POST", "/api/v1/runs/run/stop", {})[0] == 200
     assert job.await_verdict() is Verdict.STOP
     job.goodbye("stopped")
     in_state(daemon, job, "finished")

@@ -88,7 +88,7 @@ def test_a_hello_that_makes_no_sense_is_refused(
     assert isinstance(refusal, wire.Refusal)
     assert reason in refusal.reason
     assert refusal.final is final
-    names = [run["run"] for run in json.loads(shared.get("/api/status")[1])]
+    names = [run["run"] for run in json.loads(shared.get("/api/v1/status")[1])]
     assert "a/b" not in names
 
 
@@ -140,7 +140,7 @@ def test_the_newest_process_of_a_rank_wins_and_the_old_one_stays_out(shared: Dae
     assert isinstance(refusal, wire.Refusal)
     assert refusal.final
     new.train()
-    (run,) = json.loads(shared.get("/api/status?run=reborn")[1])
+    (run,) = json.loads(shared.get("/api/v1/status?run=reborn")[1])
     assert [rank["pid"] for rank in run["ranks"]] == [5000, 5001]
     new.goodbye()
 

@@ -130,13 +130,13 @@ class Running:
 
     def status(self) -> JSON:
         """The run as the daemon tells it, or nothing yet."""
-        code, answer = self.daemon.get(f"/api/status?run={self.job.name}")
+        code, answer = self.daemon.get(f"/api/v1/status?run={self.job.name}")
         runs: list[JSON] = json.loads(answer) if code == 200 else []
         return runs[0] if runs else {}
 
     def order(self, action: str, **body: object) -> int:
         """Give an order; its number."""
-        code, answer = self.daemon.request("POST", f"/api/runs/{self.job.name}/{action}", body)
+        code, answer = self.daemon.request("POST", f"/api/v1/runs/{self.job.name}/{action}", body)
         assert code == 200, answer
         return int(json.loads(answer)["id"])
 
@@ -144,7 +144,7 @@ class Running:
         """What became of an order, once it is known."""
 
         def look() -> JSON | None:
-            code, answer = self.daemon.get(f"/api/actions/{order}")
+            code, answer = self.daemon.get(f"/api/v1/actions/{order}")
             assert code == 200, answer
             action: JSON = json.loads(answer)
             return action if action["state"] != "requested" else None

@@ -106,7 +106,7 @@ def test_refusals_are_in_the_chain_of_their_run_or_of_none(store: Store) -> None
     store.add_action("gpt", "stop", by="user ann", at=1.0, state="refused", detail="it has ended")
     store.add_refusal(Refusal(2.0, "token eve", "resume", "a viewer may only look", "gpt"))
     store.add_refusal(Refusal(3.0, "10.0.0.3", "pause", "unknown token", "elsewhere"))
-    store.add_refusal(Refusal(4.0, "10.0.0.3", "GET /api/status", "unknown token"))
+    store.add_refusal(Refusal(4.0, "10.0.0.3", "GET /api/v1/status", "unknown token"))
 
     assert [(row["action"], row["state"], row["by"]) for row in said(store)] == [
         ("stop", "refused", "user ann"),
@@ -114,7 +114,7 @@ def test_refusals_are_in_the_chain_of_their_run_or_of_none(store: Store) -> None
     ]
     assert [(row["action"], row["detail"], row["order"]) for row in said(store, NO_RUN)] == [
         ("pause", "unknown token", {"run": "elsewhere"}),
-        ("GET /api/status", "unknown token", {}),
+        ("GET /api/v1/status", "unknown token", {}),
     ]
     assert store.journals() == ["gpt", NO_RUN]
     assert [store.verify(run)[1] for run in store.journals()] == [None, None]
