@@ -14,12 +14,12 @@ from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.hooks import RemovableHandle
 
 from sentinel.wire import Finding, Series
+from sentinel_hooks.probes.device_outputs import SMALL, DeviceOutputs
 from sentinel_hooks.probes.finite import is_bad, tensors_in
 from sentinel_hooks.probes.inert import InertInCopies
 from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 
 _THOROUGH = 100  # steps
-_SMALL = 4096  # elements; what is smaller is looked at whole
 _KEPT = 8  # blocks, and modules outside of them, whose output is kept for a while
 Returned = tuple[str, object]  # a module's name, and what it returned
 _CONTAINERS = (ModuleList, ModuleDict, Sequential)
@@ -86,8 +86,9 @@ class ActivationProbe(Probe):
     returned since the block before the last one that was looked at is kept, that of five blocks
     at most, and searched whole when something is bad. For some steps after one in which that was
     too late to tell where it began, or whose gradients were bad with no cause in sight (an Inf
-    that a softmax swallowed), every output is looked at whole. On a device nothing can be decided
-    while the pass runs: the largest magnitude of every output is taken and read later.
+    that a softmax swallowed), every output is looked at whole. On a device, where nothing can be
+    decided while the pass runs, one element of each row of every output is looked at and read
+    later; for some steps after something bad, every output whole.
 
     `root` is called `root_name`, every other module by its dotted name. Hooks on modules that
     are compiled never fire; a root that is compiled later ends the watch, with that reason.
@@ -111,7 +112,8 @@ class ActivationProbe(Probe):
         self._hidden: list[Finding] = []  # bad inside a block that returned nothing bad
         self._thorough = 0  # steps for which all is looked at whole
         self._unseen = dict.fromkeys(Role, 0)  # modules since one was looked at
-        self._later: list[tuple[Finding, Role, Tensor]] = []  # with the largest magnitude
+        self._later: list[tuple[Finding, Role]] = []  # of the outputs that are on a device
+        self._outputs = DeviceOutputs()
         self._last: weakref.ref[Tensor] | None = None
         self._last_state = (-1, False)  # version of the last tensor looked at; was it bad
 
@@ -174,11 +176,13 @@ class ActivationProbe(Probe):
         for tensor in tensors_in(output):
             if tensor.device.type != "cpu":
                 finding = Finding("nonfinite_activation", name, self._passes - 1)
-                self._later.append((finding, role, _largest(tensor)))
+                self._later.append((finding, role))
+                self._outputs.add(tensor, whole=self._thorough > 0)
             else:
                 bad = bad or self._is_bad(tensor)
         if role is Role.INSIDE:
             return
+        self._outputs.block_ended()
         self.recent.ended(name, output)
         if bad:
             self._search()
@@ -212,7 +216,7 @@ class ActivationProbe(Probe):
             if version == tensor._version:
                 return bad
         values = tensor.detach()
-        if not self._thorough and tensor.dim() > 1 and tensor.numel() > _SMALL:
+        if not self._thorough and tensor.dim() > 1 and tensor.numel() > SMALL:
             values = values.select(-1, 0)
         bad = is_bad(values)
         self._last, self._last_state = weakref.ref(tensor), (tensor._version, bad)
@@ -230,12 +234,17 @@ class ActivationProbe(Probe):
         if not later:
             self._put(sample, bad, hidden)
             return
+        magnitudes, order = self._outputs.magnitudes()
+        self._outputs = DeviceOutputs()
 
-        def fill(magnitudes: list[float]) -> None:
-            seen, masked = _judged(later, magnitudes)
+        def fill(read: list[float]) -> None:
+            by_number = dict(zip(order, read, strict=True))
+            seen, masked = _judged(later, [by_number[number] for number in range(len(later))])
+            if seen:
+                self._thorough = _THOROUGH
             self._put(sample, bad + seen, hidden + masked)
 
-        sample.later(torch.stack([magnitude for _, _, magnitude in later]), fill)
+        sample.later(magnitudes, fill)
 
     def _put(self, sample: Sample, bad: list[Finding], hidden: list[Finding]) -> None:
         """Comes after the gradients, which say whether what is hidden did harm."""
@@ -324,13 +333,13 @@ def _why_unseen(root: Module) -> str:
 
 
 def _judged(
-    later: Sequence[tuple[Finding, Role, Tensor]], values: Sequence[float]
+    later: Sequence[tuple[Finding, Role]], values: Sequence[float]
 ) -> tuple[list[Finding], list[Finding]]:
     """Of the outputs read from a device those that are bad, and those hidden in a good block."""
     bad: list[Finding] = []
     hidden: list[Finding] = []
     inside: list[Finding] = []
-    for (finding, role, _), value in zip(later, values, strict=True):
+    for (finding, role), value in zip(later, values, strict=True):
         found = [] if math.isfinite(value) else [finding]
         if role is Role.INSIDE:
             inside += found
@@ -350,9 +359,3 @@ def _all_bad(returned: Iterable[Returned]) -> list[str]:
         for name, output in returned
         if any(one.device.type == "cpu" and is_bad(one.detach()) for one in tensors_in(output))
     ]
-
-
-def _largest(tensor: Tensor) -> Tensor:
-    """The largest magnitude, as a 0-d float32: NaN or Inf exactly if an element is."""
-    norm: Tensor = torch.linalg.vector_norm(tensor.detach(), math.inf, dtype=torch.float32)
-    return norm

@@ -1,7 +1,4 @@
-"""torch's caching allocator of one CUDA device, and what the driver says of that device.
-
-Written to the documented interface of `torch.cuda` and of NVML; not run on hardware.
-"""
+"""torch's caching allocator of one CUDA device, and what the driver says of that device."""
 
 from __future__ import annotations
 

@@ -57,8 +57,6 @@ def _bare(uuid: str) -> str:
 def identity_of(device: torch.device) -> Identity | None:
     """The GPU of this device, None if it is none. `CUDA_VISIBLE_DEVICES` renumbers them: it is
     known by UUID and PCI address. `$SENTINEL_GPU` overrules.
-
-    Written to the documented interface of `torch.cuda`; it has not run on such a device yet.
     """
     if chosen := os.environ.get(_CHOSEN, "").strip():
         return Identity(index=int(chosen)) if chosen.isdecimal() else Identity(uuid=_bare(chosen))

@@ -2,8 +2,7 @@
 
 On CUDA the values of a step are put side by side on the device, copied into a pinned buffer on a
 stream of our own, and read once the event recorded behind the copy has completed, which is asked
-(`query`) and never waited for. Written to the documented interface of `torch.cuda`; it has not
-run on such a device yet.
+(`query`) and never waited for.
 """
 
 from __future__ import annotations
