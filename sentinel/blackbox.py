@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -79,6 +80,21 @@ class BlackBox:
     series: tuple[Series, ...]
     records: tuple[Record, ...]
     torn: int  # slots that were being written, or damaged
+
+    def measured(self, record: Record) -> Iterator[tuple[str, float]]:
+        """What was measured at a step, by the name of its series: "loss", "layer_grad_norm/0"."""
+        missing, values = record.frame.missing, record.frame.values
+        whole = values[: len(values) // 8 * 8]
+        for index, (value,) in enumerate(struct.iter_unpack("<d", whole)):
+            place, bit = divmod(index, 8)
+            if place >= len(missing) or not missing[place] >> bit & 1:
+                yield self._name(index), value
+
+    def _name(self, index: int) -> str:
+        if index >= len(self.series):
+            return f"series {index}"
+        series = self.series[index]
+        return f"{series.signal}/{series.label}" if series.label else series.signal
 
 
 def plan(header: Header, series: int) -> Header:

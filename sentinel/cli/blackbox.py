@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -51,7 +49,7 @@ def _show(box: BlackBox) -> None:
     shown = [name for name in _SHOWN if any(one.signal == name for one in box.series)]
     click.echo("  ".join(["step", "time", *shown, "batches", "found"]) if box.records else "")
     for record in box.records:
-        values = dict(_values(box, record))
+        values = dict(box.measured(record))
         row = [str(record.frame.step), clock.isoformat(record.frame.time)]
         row += [f"{values[name]:.6g}" if name in values else "-" for name in shown]
         row.append(",".join(record.batches) or "-")
@@ -60,20 +58,6 @@ def _show(box: BlackBox) -> None:
             for one in record.frame.findings
         ]
         click.echo("  ".join(row))
-
-
-def _values(box: BlackBox, record: Record) -> Iterator[tuple[str, float]]:
-    """What was measured at a step, by series."""
-    frame = record.frame
-    for index, (value,) in enumerate(struct.iter_unpack("<d", frame.values)):
-        place, bit = divmod(index, 8)
-        if place < len(frame.missing) and frame.missing[place] >> bit & 1:
-            continue
-        series = box.series[index] if index < len(box.series) else None
-        if series is None:
-            yield f"series {index}", value
-        else:
-            yield f"{series.signal}/{series.label}" if series.label else series.signal, value
 
 
 def _json(box: BlackBox, record: Record) -> dict[str, object]:
@@ -86,7 +70,7 @@ def _json(box: BlackBox, record: Record) -> dict[str, object]:
         "values": {
             # JSON has no words for these.
             name: value if math.isfinite(value) else str(value)
-            for name, value in _values(box, record)
+            for name, value in box.measured(record)
         },
         "findings": [
             {"signal": one.signal, "module": one.module, "micro_batch": one.micro_batch}

@@ -6,15 +6,15 @@ import logging
 from collections.abc import Sequence
 from typing import Annotated
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from sentinel import clock
-from sentinel.daemon.answer import respond, who
+from sentinel.daemon.answer import who
+from sentinel.daemon.endpoint import Endpoint, endpoint
 from sentinel.daemon.service import Service
 from sentinel.errors import ControlError
-from sentinel.store.outbox_json import shown
+from sentinel.store.outbox_json import OutboxJSON, shown
 from sentinel.store.outbox_row import OutboxRow
 
 log = logging.getLogger("sentinel.daemon")
@@ -29,10 +29,13 @@ class ResendBody(Struct, forbid_unknown_fields=True):
     all: bool = False
 
 
-def outbox_routes(service: Service) -> list[web.RouteDef]:
-    """The routes."""
+def outbox_endpoints(service: Service) -> list[Endpoint]:
+    """The endpoints."""
     api = _OutboxApi(service)
-    return [web.get("/api/v1/outbox", api.all), web.post("/api/v1/outbox/resend", api.resend)]
+    return [
+        endpoint("GET", "/api/v1/outbox", api.all),
+        endpoint("POST", "/api/v1/outbox/resend", api.resend, errors=(409,)),
+    ]
 
 
 class _OutboxApi:
@@ -41,15 +44,14 @@ class _OutboxApi:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def all(self, request: web.Request) -> web.Response:
+    async def all(self, request: web.Request) -> list[OutboxJSON]:
         """What waits, and what could not be delivered."""
         rows = await self._service.ledger.call(self._service.store.outbox.unsettled)
         now = clock.steady()
-        return respond([shown(row, now) for row in rows])
+        return [shown(row, now) for row in rows]
 
-    async def resend(self, request: web.Request) -> web.Response:
+    async def resend(self, request: web.Request, body: ResendBody) -> list[str]:
         """Have messages sent again that could not be delivered; answers with their ids."""
-        body = msgspec.json.decode(await request.read() or b"{}", type=ResendBody)
         if bool(body.ids) == body.all:
             raise ControlError("name the messages to be sent again, or say all, not both")
 
@@ -60,7 +62,7 @@ class _OutboxApi:
 
         rows = await self._service.ledger.call(resend)
         log.info("%d messages are due again, as %s asked", len(rows), who(request))
-        return respond([row.event_id for row in rows])
+        return [row.event_id for row in rows]
 
 
 def _chosen(ids: Sequence[str], rows: Sequence[OutboxRow]) -> frozenset[str]:

@@ -7,7 +7,7 @@ import asyncio
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from sentinel.daemon.api import Handler
+from sentinel.daemon.endpoint import Handler
 
 REQUEST_WITHIN = 10.0  # s for the head of the first request
 

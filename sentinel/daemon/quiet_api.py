@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from sentinel import clock
-from sentinel.daemon.answer import respond, who
+from sentinel.daemon.answer import who
+from sentinel.daemon.endpoint import Endpoint, endpoint
 from sentinel.daemon.quieting import LONGEST, MAX_COMMENT
 from sentinel.daemon.service import Service
 from sentinel.errors import ControlError
 from sentinel.matcher import MAX_MATCHERS, match_everything, parse_matcher
-from sentinel.store.silences import as_json
+from sentinel.store.silences import SilenceJSON, as_json
 
 
 class AcknowledgeBody(Struct, forbid_unknown_fields=True):
@@ -32,14 +32,34 @@ class SilenceBody(Struct, forbid_unknown_fields=True):
     by: Annotated[str, Meta(max_length=100)] = ""
 
 
-def quiet_routes(service: Service) -> list[web.RouteDef]:
-    """The routes."""
+class Ended(Struct, forbid_unknown_fields=True):
+    """Whether those that have ended are wanted too."""
+
+    ended: bool = False
+
+
+class MadeJSON(TypedDict):
+    """A silence that was made; `everything`: there is nothing that it does not match."""
+
+    silence: SilenceJSON
+    everything: bool
+
+
+class SaidJSON(TypedDict):
+    """A sentence for whoever asked."""
+
+    said: str
+
+
+def quiet_endpoints(service: Service) -> list[Endpoint]:
+    """The endpoints."""
     api = _QuietApi(service)
+    acknowledge = "/api/v1/incidents/{incident}/acknowledge"
     return [
-        web.get("/api/v1/silences", api.all),
-        web.post("/api/v1/silences", api.add),
-        web.delete("/api/v1/silences/{id}", api.end),
-        web.post("/api/v1/incidents/{incident}/acknowledge", api.acknowledge),
+        endpoint("GET", "/api/v1/silences", api.all),
+        endpoint("POST", "/api/v1/silences", api.add, errors=(409,)),
+        endpoint("DELETE", "/api/v1/silences/{id}", api.end, errors=(409,)),
+        endpoint("POST", acknowledge, api.acknowledge, errors=(409,)),
     ]
 
 
@@ -49,33 +69,30 @@ class _QuietApi:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def all(self, request: web.Request) -> web.Response:
-        """The silences that are in force; with `?ended=1`, all that ever were."""
-        ended = request.query.get("ended") == "1"
-        found = await self._service.quieting.silences(ended=ended)
-        return respond([as_json(silence, clock.steady()) for silence in found])
+    async def all(self, request: web.Request, query: Ended) -> list[SilenceJSON]:
+        """The silences that are in force, or all that ever were."""
+        found = await self._service.quieting.silences(ended=query.ended)
+        return [as_json(silence, clock.steady()) for silence in found]
 
-    async def add(self, request: web.Request) -> web.Response:
-        """Make a silence: it, and `everything`, whether there is nothing that it does not match."""
-        body = msgspec.json.decode(await request.read(), type=SilenceBody)
+    async def add(self, request: web.Request, body: SilenceBody) -> MadeJSON:
+        """Make a silence."""
         matchers = [parse_matcher(text) for text in body.matchers]
         silence = await self._service.quieting.add(
             matchers, body.seconds, who(request, body.by), body.comment
         )
         shown = as_json(silence, clock.steady())
-        return respond({"silence": shown, "everything": match_everything(matchers)})
+        return MadeJSON(silence=shown, everything=match_everything(matchers))
 
-    async def end(self, request: web.Request) -> web.Response:
+    async def end(self, request: web.Request) -> SilenceJSON:
         """End a silence."""
         wanted = request.match_info["id"]
         if not wanted.isdecimal() or len(wanted) > 15:
             raise ControlError(f"no silence {wanted} is in force")
         silence = await self._service.quieting.end(int(wanted), who(request))
-        return respond(as_json(silence, clock.steady()))
+        return as_json(silence, clock.steady())
 
-    async def acknowledge(self, request: web.Request) -> web.Response:
-        """Acknowledge an incident: `{"said": ...}`, a sentence."""
-        body = msgspec.json.decode(await request.read() or b"{}", type=AcknowledgeBody)
+    async def acknowledge(self, request: web.Request, body: AcknowledgeBody) -> SaidJSON:
+        """Say that somebody looks after an incident."""
         incident = request.match_info["incident"]
         said = await self._service.quieting.acknowledge(incident, who(request, body.by))
-        return respond({"said": said})
+        return SaidJSON(said=said)

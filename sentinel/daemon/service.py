@@ -29,9 +29,11 @@ from sentinel.daemon.news import Listener, News
 from sentinel.daemon.offering import Offering
 from sentinel.daemon.orders import Desk
 from sentinel.daemon.quieting import Quieting
+from sentinel.daemon.reader import Reader
 from sentinel.daemon.refusals import Refusals
 from sentinel.daemon.run import Line, Run
 from sentinel.daemon.session import Session
+from sentinel.daemon.streams import Streams
 from sentinel.daemon.telemetry import RecordedTelemetry
 from sentinel.daemon.telling import Teller
 from sentinel.daemon.view import rows_of
@@ -85,7 +87,8 @@ class Service:
         self.settings = settings
         self.counts = Counts()
         self.runs: dict[str, Run] = {}
-        self.listeners: list[Listener] = []
+        self.streams = Streams(self.runs)
+        self.listeners: list[Listener] = [self.streams.hear]
         self._sessions: set[Session] = set()
         self._dispatchers: list[Dispatcher] = []
         self._delivery: list[asyncio.Task[None]] = []
@@ -113,6 +116,8 @@ class Service:
         try:
             self.recording = Recording.open(self.store.state_dir)
             self._closers.append(self.recording.close)
+            self.reader = Reader(self.store.state_dir)
+            self._closers.append(self.reader.close)
             self.ledger = Ledger(self.store, self.counts)
             self.quieting = Quieting(self.ledger, self.store, self._teller)
             self.refusals = Refusals(self.ledger, self.counts)

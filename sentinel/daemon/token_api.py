@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from sentinel import clock
-from sentinel.daemon.answer import respond, who
+from sentinel.daemon.answer import who
+from sentinel.daemon.endpoint import Endpoint, endpoint
 from sentinel.daemon.service import Service
-from sentinel.store.tokens import Role, shown
+from sentinel.store.tokens import Role, TokenJSON, shown
 
-FOR_ADMINS = "/api/v1/tokens"  # what their paths begin with
 LONGEST = 3650 * 86400.0  # s
 
 
@@ -25,13 +24,26 @@ class TokenBody(Struct, forbid_unknown_fields=True):
     expires_in: Annotated[float, Meta(gt=0, le=LONGEST)] | None = None
 
 
-def token_routes(service: Service) -> list[web.RouteDef]:
-    """The routes."""
-    api = _TokenApi(service)
+class MadeJSON(TypedDict):
+    """A token that was made; it is told this once."""
+
+    name: str
+    token: str
+
+
+class NamedJSON(TypedDict):
+    """The token that is meant."""
+
+    name: str
+
+
+def token_endpoints(service: Service) -> list[Endpoint]:
+    """The endpoints."""
+    api, tokens = _TokenApi(service), "/api/v1/tokens"
     return [
-        web.get("/api/v1/tokens", api.all),
-        web.post("/api/v1/tokens", api.add),
-        web.delete("/api/v1/tokens/{name}", api.revoke),
+        endpoint("GET", tokens, api.all, role="admin"),
+        endpoint("POST", tokens, api.add, role="admin", errors=(409,)),
+        endpoint("DELETE", tokens + "/{name}", api.revoke, role="admin", errors=(409,)),
     ]
 
 
@@ -41,25 +53,24 @@ class _TokenApi:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def all(self, request: web.Request) -> web.Response:
+    async def all(self, request: web.Request) -> list[TokenJSON]:
         """All tokens that were ever made; no secret is among what is known of them."""
         found = await self._service.ledger.call(self._service.access.tokens.all)
-        return respond([shown(token, clock.wall()) for token in found])
+        return [shown(token, clock.wall()) for token in found]
 
-    async def add(self, request: web.Request) -> web.Response:
-        """Make a token: `{"name": ..., "token": ...}`, once."""
-        body = msgspec.json.decode(await request.read(), type=TokenBody)
+    async def add(self, request: web.Request, body: TokenBody) -> MadeJSON:
+        """Make a token."""
         by, now = who(request), clock.wall()
         expires = None if body.expires_in is None else now + body.expires_in
         tokens = self._service.access.tokens
         secret = await self._service.ledger.call(
             lambda: tokens.add(body.name, body.role, by=by, now=now, expires=expires)
         )
-        return respond({"name": body.name, "token": secret})
+        return MadeJSON(name=body.name, token=secret)
 
-    async def revoke(self, request: web.Request) -> web.Response:
+    async def revoke(self, request: web.Request) -> NamedJSON:
         """Let a token open nothing any more."""
         name, by, now = request.match_info["name"], who(request), clock.wall()
         tokens = self._service.access.tokens
         await self._service.ledger.call(lambda: tokens.revoke(name, by=by, now=now))
-        return respond({"name": name})
+        return NamedJSON(name=name)

@@ -109,6 +109,7 @@ class Web:
 
     async def close(self) -> None:
         """Answer what has been asked, and end."""
+        self._service.streams.close()
         if self._listener is not None:
             await self._listener.close()
         for runner in self._runners:

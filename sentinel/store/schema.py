@@ -316,6 +316,11 @@ def _quiet(tables: Tables) -> None:
     tables.execute("ALTER TABLE incidents ADD COLUMN told_with TEXT REFERENCES incidents(id)")
 
 
+def _firings(tables: Tables) -> None:
+    """Alerts know when they began to fire, also once they have resolved."""
+    tables.execute("ALTER TABLE alerts ADD COLUMN fired_at REAL")
+
+
 SCHEMA = Schema(
     application_id=0x53656E74,
     migrations=(
@@ -330,5 +335,6 @@ SCHEMA = Schema(
         _due,
         _presses,
         _quiet,
+        _firings,
     ),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sentinel import clock
 from sentinel.engine.checkpoint import Checkpoint
@@ -51,6 +53,7 @@ from sentinel.store.writing import (
 
 _BEHIND_LIMIT = 10_000  # changes
 _NOTHING: Detail = {}
+T = TypeVar("T")
 
 
 class Store:
@@ -320,6 +323,11 @@ class Store:
         """Presses that were taken and came to nothing yet, oldest first."""
         with self._database.snapshot() as connection:
             return presses.unsettled(connection)
+
+    def look(self, at: Callable[[sqlite3.Connection], T]) -> T:
+        """What a function of this package that reads finds, all of it at the same moment."""
+        with self._database.snapshot() as connection:
+            return at(connection)
 
     def incidents(self, run: str | None = None) -> list[IncidentJSON]:
         """All incidents, of one run or of all, newest last, as `incidents --json` prints them."""

@@ -242,8 +242,8 @@ def _write_alert(connection: sqlite3.Connection, change: AlertChanged) -> None:
     connection.execute(
         """
         INSERT INTO alerts (incident, run, rule, signal, state, severity, step, fired_step, labels,
-                            value, score, summary, advice, actions, at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                            value, score, summary, advice, actions, at, fired_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (incident, rule, labels, step) DO UPDATE SET
             state = excluded.state, severity = excluded.severity, at = excluded.at
         """,
@@ -262,6 +262,7 @@ def _write_alert(connection: sqlite3.Connection, change: AlertChanged) -> None:
             change.summary,
             change.advice,
             msgspec.json.encode(change.actions).decode(),
+            change.at,
             change.at,
         ),
     )

@@ -27,7 +27,7 @@ from tests.daemon.scenes import broken, in_state, status
         ("GET", "/api/v1/status?run=rum", None, 404, "did you mean 'run'"),
         ("GET", "/api/v1/incidents?run=rum", None, 404, "did you mean 'run'"),
         ("GET", "/api/v1/actions/99", None, 404, "no action 99"),
-        ("POST", "/api/v1/runs/run/dance", {}, 404, "expected pause, resume, stop or checkpoint"),
+        ("POST", "/api/v1/runs/run/dance", {}, 404, "Not Found"),
         ("POST", "/api/v1/runs/run/resume", {}, 409, "not held"),
         ("POST", "/api/v1/runs/run/resume", b"{", 400, "malformed"),
         ("POST", "/api/v1/runs/run/resume", {"lr_scale": 0}, 400, "lr_scale"),

@@ -1,0 +1,76 @@
+"""The part of the HTTP interface that tells what happens as it happens: server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from sentinel import clock
+from sentinel.daemon.endpoint import Endpoint, endpoint, given
+from sentinel.daemon.service import Service
+from sentinel.daemon.status_api import OfRun
+from sentinel.daemon.streams import Stream
+from sentinel.errors import StateError
+from sentinel.store.tokens import Token
+
+MEDIA = "text/event-stream"
+HEARTBEAT = 15.0  # s
+LOOK = 2.0  # s between two looks at whether the listener is there and may still listen
+STALLED = 30.0  # s after which a listener that takes nothing is given up
+
+
+def event_endpoints(service: Service) -> list[Endpoint]:
+    """The endpoints."""
+    return [endpoint("GET", "/api/v1/events", _EventApi(service).events, media=MEDIA)]
+
+
+class _EventApi:
+    """The handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def events(self, request: web.Request, query: OfRun) -> web.StreamResponse:
+        """What happens in one run or in all, as it happens: see docs/api.md."""
+        response = web.StreamResponse(
+            headers={"Content-Type": MEDIA, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        if request.method == "HEAD":
+            return response
+        streams = self._service.streams
+        stream = streams.open(given(query.run))
+        try:
+            await response.prepare(request)
+            await self._send(request, response, stream)
+        except (ConnectionError, asyncio.TimeoutError):
+            response.force_close()
+        finally:
+            streams.leave(stream)
+        return response
+
+    async def _send(
+        self, request: web.Request, response: web.StreamResponse, stream: Stream
+    ) -> None:
+        """Send what comes until the daemon, the token or the listener has come to an end."""
+        said = b": sentinel\n\n"
+        while not stream.ended and self._may_listen(request):
+            if said:
+                await asyncio.wait_for(response.write(said), STALLED)
+                last = clock.monotonic()
+            await stream.wait(LOOK)
+            said = stream.take()
+            if not said and clock.monotonic() - last >= HEARTBEAT:
+                said = b": still here\n\n"
+
+    def _may_listen(self, request: web.Request) -> bool:
+        transport, token = request.transport, request.get("token")
+        if transport is None or transport.is_closing():
+            return False
+        try:
+            return not isinstance(token, Token) or not self._service.access.still_good(token)
+        except StateError:
+            return False

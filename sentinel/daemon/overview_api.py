@@ -1,0 +1,215 @@
+"""The part of the HTTP interface that a page begins with: who asks, and what runs there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
+
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from sentinel import __version__, clock
+from sentinel.clock import isoformat
+from sentinel.daemon.answer import who
+from sentinel.daemon.endpoint import Endpoint, Reader, endpoint
+from sentinel.daemon.operator import Operator
+from sentinel.daemon.service import Service
+from sentinel.daemon.view import rows_of
+from sentinel.engine.coverage import RunCoverage
+from sentinel.signals import CATALOG
+from sentinel.store.shapes import HoldJSON, RunRow, RunState, hold_json, number_json
+from sentinel.store.store import Store
+from sentinel.store.tally import Tally, tallies
+from sentinel.store.tokens import Token
+from sentinel.wire import Series
+
+SHOWN = (  # what an overview says of a run
+    "loss",
+    "grad_norm",
+    "lr",
+    "step_seconds",
+    "tokens_per_second",
+    "model_flops_utilization",
+    "device_memory_reserved_bytes",
+)
+
+
+class RunsQuery(Struct, forbid_unknown_fields=True):
+    """How many runs, the newest first."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 200
+
+
+class WhoJSON(TypedDict):
+    """Who asks, as the record would name them, what they may do, and which version answers."""
+
+    by: str
+    role: Reader
+    version: str
+
+
+class SignalJSON(TypedDict):
+    """A signal of the catalog. `label` names the label its series carry, or is empty; `stage` is
+    where in a step it arises, 0 first."""
+
+    signal: str
+    unit: str
+    help: str
+    label: str
+    reduction: str
+    stage: int
+    made_by: str
+
+
+class IncidentCountsJSON(TypedDict):
+    """Incidents of a run; `worst` is the severity of the worst that is open, null if none is."""
+
+    open: int
+    total: int
+    worst: str | None
+
+
+class SparklineJSON(TypedDict):
+    """The loss over the whole run, in a few points."""
+
+    steps: list[int]
+    values: list[float | str | None]
+
+
+class CoverageCountsJSON(TypedDict):
+    """How many signals are measured on some rank, how many on none, and how many rules cannot see
+    what they judge."""
+
+    measured: int
+    missing: int
+    blind_rules: int
+
+
+class RunJSON(TypedDict):
+    """A run at a glance. `latest` has, of some signals without labels, those that were measured."""
+
+    run: str
+    state: RunState
+    step: int
+    world_size: int
+    started: str
+    ended: str | None
+    command: str
+    hold: HoldJSON | None
+    incidents: IncidentCountsJSON
+    open_incident: str | None
+    latest: dict[str, float | str]
+    sparkline: SparklineJSON
+    coverage: CoverageCountsJSON
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is on record of all runs."""
+
+    rows: dict[str, RunRow]
+    tallies: Mapping[str, Tally]
+    coverage: Mapping[str, RunCoverage]
+
+
+def overview_endpoints(service: Service) -> list[Endpoint]:
+    """The endpoints."""
+    api = _OverviewApi(service)
+    return [
+        endpoint("GET", "/api/v1/whoami", api.whoami),
+        endpoint("GET", "/api/v1/catalog", api.catalog),
+        endpoint("GET", "/api/v1/runs", api.runs),
+        endpoint("GET", "/api/v1/runs/{run}", api.run, errors=(404,)),
+    ]
+
+
+class _OverviewApi:
+    """The handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._operator = Operator(service)
+
+    async def whoami(self, request: web.Request) -> WhoJSON:
+        """Who asks, and what they may do."""
+        token = request.get("token")
+        role = token.role if isinstance(token, Token) else "admin"
+        assert role != "trainer"  # who is let in nowhere here
+        return WhoJSON(by=who(request), role=role, version=__version__)
+
+    async def catalog(self, request: web.Request) -> list[SignalJSON]:
+        """All signals that there are, whether or not any run measures them."""
+        return [
+            SignalJSON(
+                signal=one.name,
+                unit=one.unit,
+                help=one.help,
+                label=one.label,
+                reduction=one.reduction.value,
+                stage=one.stage.value,
+                made_by=one.made_by,
+            )
+            for one in CATALOG.values()
+        ]
+
+    async def runs(self, request: web.Request, query: RunsQuery) -> list[RunJSON]:
+        """All runs at a glance, the newest first."""
+        known = await self._known()
+        newest = sorted(known.rows.values(), key=lambda row: row.started, reverse=True)
+        return [self._shown(row, known) for row in newest[: query.limit]]
+
+    async def run(self, request: web.Request) -> RunJSON:
+        """One run at a glance."""
+        name = request.match_info["run"]
+        known = await self._known()
+        if name not in known.rows:
+            raise await self._operator.no_such(name)
+        return self._shown(known.rows[name], known)
+
+    async def _known(self) -> _Known:
+        known = await self._service.reader.call(_known)
+        living = {name: rows_of(run)[0] for name, run in self._service.runs.items()}
+        return _Known(known.rows | living, known.tallies, known.coverage)
+
+    def _shown(self, row: RunRow, known: _Known) -> RunJSON:
+        tally = known.tallies.get(row.name, Tally())
+        living = self._service.runs.get(row.name)
+        latest = living.engine.latest if living is not None else {}
+        coverage = known.coverage.get(row.name)
+        if coverage is None and living is not None:  # it has only just begun
+            coverage = living.engine.coverage()
+        return RunJSON(
+            run=row.name,
+            state=row.state,
+            step=row.step,
+            world_size=row.world_size,
+            started=isoformat(row.started),
+            ended=None if row.ended is None else isoformat(row.ended),
+            command=row.command,
+            hold=hold_json(row.hold, clock.steady()) if row.hold else None,
+            incidents=IncidentCountsJSON(open=tally.open, total=tally.total, worst=tally.worst),
+            open_incident=tally.newest,
+            latest={
+                name: number_json(latest[Series(name)]) for name in SHOWN if Series(name) in latest
+            },
+            sparkline=SparklineJSON(steps=[], values=[]),
+            coverage=_counts(coverage),
+        )
+
+
+def _known(store: Store) -> _Known:
+    return _Known(
+        {row.name: row for row in store.runs()},
+        store.look(tallies),
+        {report.run: report for report in store.coverage()},
+    )
+
+
+def _counts(coverage: RunCoverage | None) -> CoverageCountsJSON:
+    signals = coverage.signals if coverage else ()
+    measured = {one.signal for one in signals if one.state in ("measured", "sampled")}
+    missing = {one.signal for one in signals} - measured
+    rules = coverage.rules if coverage else ()
+    blind = sum(one.state == "blind" for one in rules)
+    return CoverageCountsJSON(measured=len(measured), missing=len(missing), blind_rules=blind)
