@@ -12,7 +12,7 @@ from typing import TypedDict
 import msgspec
 
 from sentinel import __version__
-from sentinel.daemon.endpoint import Endpoint
+from sentinel.daemon.endpoint import PREFIX, Endpoint
 
 JSON = dict[str, object]
 _REFERENCES = "#/components/schemas/{name}"
@@ -95,6 +95,8 @@ def _operation(one: Endpoint, schemas: Mapping[object, JSON]) -> JSON:
             **{str(status): _refusal(status, schemas[ErrorJSON]) for status in refusals},
         },
     }
+    if not one.path.startswith(PREFIX):  # open on this machine alone
+        operation["security"] = [{}, {"token": []}]
     if one.body is not None:
         fields = msgspec.structs.fields(one.body)
         operation["requestBody"] = {
@@ -105,7 +107,7 @@ def _operation(one: Endpoint, schemas: Mapping[object, JSON]) -> JSON:
 
 
 def _name(one: Endpoint) -> str:
-    words = re.findall(r"\w+", one.path.removeprefix("/api/v1/"))
+    words = re.findall(r"\w+", one.path.removeprefix(PREFIX))
     return "_".join((one.method.lower(), *words))
 
 
