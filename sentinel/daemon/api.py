@@ -24,6 +24,7 @@ from sentinel.daemon.order_api import order_endpoints
 from sentinel.daemon.outbox_api import outbox_endpoints
 from sentinel.daemon.overview_api import overview_endpoints
 from sentinel.daemon.quiet_api import quiet_endpoints
+from sentinel.daemon.series_api import series_endpoints
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
 from sentinel.daemon.status_api import status_endpoints
@@ -61,6 +62,7 @@ def endpoints(service: Service) -> list[Endpoint]:
         *overview_endpoints(service),
         *incident_endpoints(service),
         *audit_endpoints(service),
+        *series_endpoints(service),
         *event_endpoints(service),
         *_readable(service),
     ]

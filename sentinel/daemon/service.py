@@ -24,6 +24,7 @@ from sentinel.daemon.access import Access
 from sentinel.daemon.archive import Archive
 from sentinel.daemon.counts import Counts
 from sentinel.daemon.covering import Covering
+from sentinel.daemon.historian import Historian
 from sentinel.daemon.ledger import Ledger
 from sentinel.daemon.news import Listener, News
 from sentinel.daemon.offering import Offering
@@ -46,6 +47,8 @@ from sentinel.notify.dispatcher import Dispatcher
 from sentinel.notify.receiver import Receiver
 from sentinel.notify.settings import NotifySettings, Route
 from sentinel.notify.telemetry import Illustrates
+from sentinel.store.history import History
+from sentinel.store.history_reading import HistoryReader
 from sentinel.store.recording import Recording
 from sentinel.store.store import Store
 
@@ -96,6 +99,7 @@ class Service:
         self._commands: dict[str, str] = {}
         self._max_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="recording")
+        self.reading = ThreadPoolExecutor(1, thread_name_prefix="reading")
         self._covering = Covering()
         self._flushing = False
         self.recording_fails = False
@@ -118,6 +122,9 @@ class Service:
             self._closers.append(self.recording.close)
             self.reader = Reader(self.store.state_dir)
             self._closers.append(self.reader.close)
+            self.history = History(self.recording.database)
+            self.past = HistoryReader(Recording.look_into(self.store.state_dir), self.history)
+            self._closers.append(self.past.close)
             self.ledger = Ledger(self.store, self.counts)
             self.quieting = Quieting(self.ledger, self.store, self._teller)
             self.refusals = Refusals(self.ledger, self.counts)
@@ -162,8 +169,9 @@ class Service:
             run.shelf.keep(clock.steady())
         await self.ledger.close()
         await self._stop_delivering()
-        await asyncio.get_running_loop().run_in_executor(self._flusher, self._flush)
+        await asyncio.get_running_loop().run_in_executor(self._flusher, self._flush, True)
         self._flusher.shutdown()
+        self.reading.shutdown()
         self._release()
 
     async def _empty(self) -> None:
@@ -236,6 +244,7 @@ class Service:
         engine = RunEngine(hello.run, chosen.rules, clean_steps=chosen.clean_steps)
         run = Run(hello.run, engine, self.desk, now)
         run.check(hello)
+        engine.watch(Historian(hello.run, self.history, self.counts))
         run.command = self._commands.get(hello.run, "")
         self.leftovers.hand_over(run, hello, self.ledger, now, self.runs.get(hello.run))
         return run
@@ -247,7 +256,11 @@ class Service:
         over = {name: run.ended for name, run in self.runs.items() if run.ended is not None}
         if not over:
             raise WireError(f"the daemon serves {MAX_RUNS} runs already")
-        del self.runs[min(over, key=lambda name: over[name])]
+        self._forget(min(over, key=lambda name: over[name]))
+
+    def _forget(self, name: str) -> None:
+        del self.runs[name]
+        self.history.close_run(name)
 
     def turned_away(self, kind: str, by: str, asked: str, why: str, run: str) -> None:
         """See `session.Floor`."""
@@ -311,7 +324,7 @@ class Service:
             run.tick(now)
             kept = KEEP_FINISHED if run.state == "finished" else KEEP_LOST
             if run.ended is not None and now - run.ended > kept and run.saved:
-                del self.runs[name]
+                self._forget(name)
         self.refusals.tick()
         self._tell_late(now)
         if self.store.behind:
@@ -354,9 +367,10 @@ class Service:
 
         self.ledger.save_runs(rows, coverage, saved)
 
-    def _flush(self) -> None:
+    def _flush(self, last: bool = False) -> None:
         try:
             self.recording.flush()
+            self.history.flush(everything=last)
             self.recording_fails = False
         except StateError as error:
             if not self.recording_fails:  # said once, not every second

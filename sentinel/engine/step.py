@@ -98,6 +98,16 @@ class JudgedStep:
             by_layout.setdefault(layout, []).append((slot, frame))
         return [Block.join(layout, rows) for layout, rows in by_layout.items()]
 
+    @property
+    def columns(self) -> Columns:
+        """The series of the run, of which `arrays` has a value each."""
+        return self._columns
+
+    @property
+    def arrays(self) -> Values:
+        """The values of all columns over all ranks, and which are missing. Not to be changed."""
+        return Values(*self._arrays)
+
     @cached_property
     def _arrays(self) -> tuple[Floats, Bools]:
         """Of all columns, the values over all ranks, and which are missing."""
@@ -155,18 +165,26 @@ class JudgedStep:
         return Values(values, missing)
 
     def _by_rank(self, label: str, places: list[tuple[int, int]]) -> Values:
-        shape = (self._size(label) if label else 1, self._size(RANK_AXIS))
-        values, missing = np.full(shape, np.nan), np.ones(shape, bool)
         along = np.full(len(self._columns), -1, np.intp)
         for column, index in places:
             along[column] = index
+        values, missing = self.of_ranks(along, self._size(label) if label else 1)
+        return Values(values, missing) if label else Values(values[0], missing[0])
+
+    def of_ranks(self, along: NDArray[np.intp], size: int) -> Values:
+        """What each rank measured itself, in `size` lines by the ranks' slots.
+
+        `along[column]` is the line of a column, -1 for those that are not asked for.
+        """
+        shape = (size, self._size(RANK_AXIS))
+        values, missing = np.full(shape, np.nan), np.ones(shape, bool)
         for block in self._blocks:
             rows = along[block.layout.columns]
             mine = np.flatnonzero(rows >= 0)
             cells = np.ix_(rows[mine], block.slots)
             values[cells] = block.values[:, mine].T
             missing[cells] = False if block.measured is None else ~block.measured[:, mine].T
-        return Values(values, missing) if label else Values(values[0], missing[0])
+        return Values(values, missing)
 
     def _size(self, axis: str) -> int:
         found = self._columns.axes.get(axis)

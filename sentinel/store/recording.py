@@ -1,4 +1,4 @@
-"""All messages of all runs as they came, for `sentinel replay`: `telemetry.db`.
+"""All messages of all runs as they came, for `sentinel replay`: in `telemetry.db`.
 
 Between them is what the daemon did itself, as `chunk.DAEMON` (see engine/event.py). All is kept in
 blocks (see chunk.py), written every second or so; what was not flushed when the daemon is killed is
@@ -20,6 +20,7 @@ from sqlite_utils import Database as Tables
 from sentinel.store import chunk
 from sentinel.store.chunk import Recorded
 from sentinel.store.database import Database, Schema, rows
+from sentinel.store.history_schema import history_tables
 from sentinel.store.reading import text, whole
 
 FILE_NAME = "telemetry.db"
@@ -58,7 +59,7 @@ def _first(tables: Tables) -> None:
     )
 
 
-SCHEMA = Schema(application_id=0x53546C6D, migrations=(_first,))
+SCHEMA = Schema(application_id=0x53546C6D, migrations=(_first, history_tables))
 
 
 class Recording:
@@ -97,6 +98,12 @@ class Recording:
         path = state_dir.absolute() / FILE_NAME
         database = Database.open(path, SCHEMA, readonly=readonly, synchronous="NORMAL")
         return cls(database, limit, buffer_limit)
+
+    @staticmethod
+    def look_into(state_dir: Path) -> Database:
+        """The file, for those who only read it beside the one who writes. Raises `StateError`."""
+        path = state_dir.absolute() / FILE_NAME
+        return Database.open(path, SCHEMA, readonly=True, synchronous="NORMAL")
 
     def append(self, run: str, rank: int, now: float, body: bytes | None) -> None:
         """Remember a message body (without its length); None: the connection ended."""
@@ -147,6 +154,11 @@ class Recording:
             self._buffered += sum(chunk.size(entry) for _, entry in taken)
             if self._buffered > self._buffer_limit:
                 self._shed()
+
+    @property
+    def database(self) -> Database:
+        """The file, in which there is the history of runs too: see history.py."""
+        return self._database
 
     @property
     def buffered(self) -> int:

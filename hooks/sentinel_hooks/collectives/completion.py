@@ -1,8 +1,8 @@
 """NCCL's own timing: what its watchdog thread tells of each collective that has completed.
 
-Through `ProcessGroup._register_on_completion_hook`. NCCL measures with CUDA events from the launch of
-a collective to its end, so a duration includes the wait for ranks that come later. A hook cannot be
-taken back: when the watch is over, it is left behind and does nothing.
+Through `ProcessGroup._register_on_completion_hook`. NCCL measures with CUDA events from the launch
+of a collective to its end, so a duration includes the wait for ranks that come later. A hook cannot
+be taken back: when the watch is over, it is left behind and does nothing.
 """
 
 from __future__ import annotations

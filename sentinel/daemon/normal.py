@@ -1,0 +1,83 @@
+"""What is normal for a series, and when memory runs out: as rules see it, over a whole chart."""
+
+from __future__ import annotations
+
+import math
+from typing import TypedDict
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from sentinel.engine.window import median, median_absolute_deviation, rough_slope
+from sentinel.store.bins import Floats, Steps
+
+WINDOW = 200  # finite values
+FEWEST = 32  # of them, before anything is normal
+BACK = 4096  # steps before a chart in which they are looked for
+DEVIATIONS = 5.0
+CONSISTENCY = 1.4826  # MAD to standard deviation, for normal noise: as in robust_z
+
+# What memory may come to.
+LIMITS = {
+    "device_memory_reserved_bytes": "device_memory_limit_bytes",
+    "device_memory_peak_bytes": "device_memory_limit_bytes",
+    "device_memory_allocated_bytes": "device_memory_limit_bytes",
+    "host_memory_used_bytes": "host_memory_limit_bytes",
+}
+_FARTHEST = 2.0**53
+
+
+class Band(TypedDict):
+    """Between these a value would be normal; null where too little came before."""
+
+    low: list[float | None]
+    high: list[float | None]
+
+
+class Forecast(TypedDict):
+    """How much there is, by how much more is used at each step, and where it ends (null: never)."""
+
+    limit: float
+    per_step: float
+    reaches_step: int | None
+
+
+def band(steps: Steps, values: Floats, starts: Steps) -> tuple[Floats, Floats]:
+    """Before each of `starts`, from the finite values at the steps before it: low and high.
+
+    `median - 5 * 1.4826 * MAD` and `median + 5 * 1.4826 * MAD` of the last 200, NaN where there are
+    fewer than 32. That is within five deviations on the scale of `robust_z`.
+    """
+    finite = np.isfinite(values)
+    steps, values = steps[finite], values[finite]
+    before = np.searchsorted(steps, starts)  # how many come before each
+    center, spread = np.full(len(starts), np.nan), np.full(len(starts), np.nan)
+    full = before >= WINDOW
+    if full.any():
+        windows = sliding_window_view(values, WINDOW)[before[full] - WINDOW]
+        center[full], spread[full] = median(windows), median_absolute_deviation(windows)
+    for at in np.flatnonzero(~full & (before >= FEWEST)):
+        some = values[: before[at]]
+        center[at], spread[at] = median(some), median_absolute_deviation(some[None])[0]
+    away = DEVIATIONS * CONSISTENCY * spread
+    return center - away, center + away
+
+
+def forecast(steps: Steps, values: Floats, limit: float) -> Forecast | None:
+    """When the last 200 finite values, going on as they do, come to the limit.
+
+    The slope is the rule language's for many rows (`steps_until`), Theil and Sen's.
+    """
+    finite = np.isfinite(values)
+    steps, values = steps[finite][-WINDOW:], values[finite][-WINDOW:]
+    if len(values) < FEWEST or not math.isfinite(limit):
+        return None
+    apart = (steps[-1] - steps[0]) / (len(steps) - 1)
+    per_step = float(rough_slope(values[None])[0] / apart)
+    left = limit - float(values[-1])
+    reaches = None
+    if left <= 0:
+        reaches = int(steps[-1])
+    elif per_step > 0 and left / per_step < _FARTHEST:
+        reaches = int(steps[-1]) + math.ceil(left / per_step)
+    return Forecast(limit=limit, per_step=per_step, reaches_step=reaches)
