@@ -13,6 +13,7 @@ from sentinel.store.bins import IS_HIGH, IS_LOW, NOBODY, Bins, Bools, Floats, Ki
 from sentinel.store.history_reading import Look
 from sentinel.store.history_row import ALONE, by_rank, is_of_ranks, signal_of
 
+_EXACT = 1 << 17  # steps from which the band of a longer run is worked out
 _DIGITS = 7  # that single precision has
 
 Value = float | str | None
@@ -208,6 +209,8 @@ def _one(
 ) -> OneSeriesJSON:
     places = axis.places(bins)
     count, odd, kinds = bins.count[:, at], bins.odd[:, at], bins.kinds[:, at]
+    with np.errstate(all="ignore"):
+        mean = bins.total[:, at] / count
 
     def spread(values: Floats | Singles) -> list[Value]:
         return _spread(numbers(values, count > 0, kinds), places, len(axis))
@@ -225,7 +228,7 @@ def _one(
         unit=CATALOG[one.signal].unit,
         min=spread(bins.low[:, at]),
         max=spread(bins.high[:, at]),
-        mean=spread(bins.mean[:, at]),
+        mean=spread(mean),
         nonfinite=counts.tolist(),
         rank=rank,
         band=normal,
@@ -269,18 +272,17 @@ def _around(
         return found
     begin = (within.first if bands else within.last) - BACK
     names = _names(members) + [LIMITS[one.signal] for one in limited]
-    exact, _ = look.bins(sheet, names, max(0, begin), within.last, 1)
+    steps, values = look.exact(sheet, names, max(0, begin), within.last, _EXACT)
     for at, one in enumerate(members):
         normal = goes = None
-        mean = exact.mean[:, at]
         if bands:
-            low, high = band(exact.starts, mean, starts)
+            low, high = band(steps, values[:, at], starts)
             normal = Band(low=plain(low), high=plain(high))
         if one in limited:
-            limits = exact.mean[:, len(members) + limited.index(one)]
+            limits = values[:, len(members) + limited.index(one)]
             known = limits[np.isfinite(limits)]
             if len(known):
-                goes = forecast(exact.starts, mean, float(known[-1]))
+                goes = forecast(steps, values[:, at], float(known[-1]))
         found[one] = normal, goes
     return found
 

@@ -8,8 +8,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sentinel.engine.window import median, median_absolute_deviation, rough_slope
-from sentinel.store.bins import Floats, Steps
+from sentinel.engine.window import rough_slope
+from sentinel.store.bins import Floats, Singles, Steps
 
 WINDOW = 200  # finite values
 FEWEST = 32  # of them, before anything is normal
@@ -42,7 +42,7 @@ class Forecast(TypedDict):
     reaches_step: int | None
 
 
-def band(steps: Steps, values: Floats, starts: Steps) -> tuple[Floats, Floats]:
+def band(steps: Steps, values: Singles, starts: Steps) -> tuple[Floats, Floats]:
     """Before each of `starts`, from the finite values at the steps before it: low and high.
 
     `median - 5 * 1.4826 * MAD` and `median + 5 * 1.4826 * MAD` of the last 200, NaN where there are
@@ -55,26 +55,39 @@ def band(steps: Steps, values: Floats, starts: Steps) -> tuple[Floats, Floats]:
     full = before >= WINDOW
     if full.any():
         windows = sliding_window_view(values, WINDOW)[before[full] - WINDOW]
-        center[full], spread[full] = median(windows), median_absolute_deviation(windows)
+        center[full], spread[full] = _median_and_mad(windows)
     for at in np.flatnonzero(~full & (before >= FEWEST)):
-        some = values[: before[at]]
-        center[at], spread[at] = median(some), median_absolute_deviation(some[None])[0]
+        some, own = _median_and_mad(values[None, : before[at]])
+        center[at], spread[at] = some[0], own[0]
     away = DEVIATIONS * CONSISTENCY * spread
     return center - away, center + away
 
 
-def forecast(steps: Steps, values: Floats, limit: float) -> Forecast | None:
+def _median_and_mad(windows: Singles) -> tuple[Singles, Singles]:
+    """Of each row, in single precision, in which the values are."""
+    center = _middle(windows)
+    return center, _middle(np.abs(windows - center[:, None]))
+
+
+def _middle(windows: Singles) -> Singles:
+    half, odd = divmod(windows.shape[-1], 2)
+    ordered = np.sort(windows, axis=-1)
+    low = ordered[:, half if odd else half - 1]
+    return np.asarray(low / 2 + ordered[:, half] / 2)  # apart, so that none can overflow
+
+
+def forecast(steps: Steps, values: Singles, limit: float) -> Forecast | None:
     """When the last 200 finite values, going on as they do, come to the limit.
 
     The slope is the rule language's for many rows (`steps_until`), Theil and Sen's.
     """
     finite = np.isfinite(values)
-    steps, values = steps[finite][-WINDOW:], values[finite][-WINDOW:]
-    if len(values) < FEWEST or not math.isfinite(limit):
+    steps, last = steps[finite][-WINDOW:], values[finite][-WINDOW:].astype(np.float64)
+    if len(last) < FEWEST or not math.isfinite(limit):
         return None
     apart = (steps[-1] - steps[0]) / (len(steps) - 1)
-    per_step = float(rough_slope(values[None])[0] / apart)
-    left = limit - float(values[-1])
+    per_step = float(rough_slope(last[None])[0] / apart)
+    left = limit - float(last[-1])
     reaches = None
     if left <= 0:
         reaches = int(steps[-1])

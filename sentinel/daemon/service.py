@@ -102,7 +102,7 @@ class Service:
         self.reading = ThreadPoolExecutor(1, thread_name_prefix="reading")
         self._covering = Covering()
         self._flushing = False
-        self.recording_fails = False
+        self._unwritable: set[str] = set()
         self._prune_at = 0.0
 
     async def open(self) -> None:
@@ -368,19 +368,29 @@ class Service:
         self.ledger.save_runs(rows, coverage, saved)
 
     def _flush(self, last: bool = False) -> None:
+        """Write what was recorded and what was judged. `last`: all of it."""
         try:
-            self.recording.flush()
-            self.history.flush(everything=last)
-            self.recording_fails = False
-        except StateError as error:
-            if not self.recording_fails:  # said once, not every second
-                log.error("the recording cannot be written: %s", error)
-            self.recording_fails = True
-        except Exception:
-            self.counts.faults += 1
-            log.exception("the recording failed")
+            self._write("recording", self.recording.flush)
+            self._write("history", partial(self.history.flush, everything=last))
         finally:
             self._flushing = False
+
+    def _write(self, what: str, flush: Callable[[], int]) -> None:
+        try:
+            flush()
+            self._unwritable.discard(what)
+        except StateError as error:
+            if what not in self._unwritable:  # said once, not every second
+                log.error("the %s cannot be written: %s", what, error)
+            self._unwritable.add(what)
+        except Exception:
+            self.counts.faults += 1
+            log.exception("the %s failed", what)
+
+    @property
+    def recording_fails(self) -> bool:
+        """Whether what ranks say, or what is judged of it, cannot be written now."""
+        return bool(self._unwritable)
 
 
 def own_address(state_dir: Path) -> address.UnixAddress:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sentinel import clock
+from sentinel.errors import StateError
 from sentinel.store.database import Database
 from sentinel.store.history_row import Row
 from sentinel.store.history_writing import Stretch, Writer
@@ -49,9 +50,9 @@ class Block:
     pieces: list[int] = field(default_factory=list)
     waits_since: float | None = None
 
-    def takes(self, step: int) -> bool:
-        """Whether a row of this step can come next."""
-        if self.closed or len(self.rows) >= ROWS or self.size >= BLOCK:
+    def takes(self, step: int, most: int) -> bool:
+        """Whether a row of this step can come next, of at most so many."""
+        if self.closed or len(self.rows) >= most or self.size >= BLOCK:
             return False
         return not self.rows or step > self.rows[-1].step
 
@@ -60,17 +61,27 @@ class History:
     """See above. `dropped` counts steps that never reached the disk."""
 
     def __init__(
-        self, database: Database, *, limit: int = DEFAULT_LIMIT, buffer_limit: int = _BUFFER_LIMIT
+        self,
+        database: Database,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        buffer_limit: int = _BUFFER_LIMIT,
+        rows: int = ROWS,
     ) -> None:
-        """On `telemetry.db`, open for writing. `limit` and `buffer_limit` are bytes, of all runs on
-        the disk, and of what waits in memory. Raises `StateError`."""
+        """On `telemetry.db`, open for writing.
+
+        `limit` and `buffer_limit` are bytes, of all runs on the disk and of what waits in memory;
+        `rows` are those of a block. Raises `StateError`.
+        """
         self.dropped = 0
+        self._rows = rows
         self._writer = Writer(database, limit)
         self._buffer_limit = buffer_limit
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._runs: dict[str, list[Block]] = {}
         self._waiting = 0  # bytes of rows that are not written
+        self._begin: set[str] = set()  # runs whose history begins with what was forgotten
 
     # The loop's side.
 
@@ -79,10 +90,11 @@ class History:
         size = row.values.nbytes + _OVERHEAD
         with self._lock:
             blocks = self._runs.setdefault(run, [])
-            if not blocks or not blocks[-1].takes(row.step):
+            if not blocks or not blocks[-1].takes(row.step, self._rows):
                 if blocks:
                     blocks[-1].closed = True
-                blocks.append(Block(anew=row.step <= 1))
+                blocks.append(Block(anew=row.step <= 1 or run in self._begin))
+                self._begin.discard(run)
             blocks[-1].rows.append(row)
             blocks[-1].size += size
             self._waiting += size
@@ -99,14 +111,21 @@ class History:
         """Forget what has waited longest until half as much waits."""
         for run, blocks in [*self._runs.items()]:
             while blocks and self._waiting > self._buffer_limit // 2:
-                block = blocks.pop(0)
-                lost = block.rows[block.written :]
-                self._waiting -= _size(lost)
-                self.dropped += len(lost)
-                if blocks and block.anew:
-                    blocks[0].anew = True
-            if not blocks:
-                del self._runs[run]
+                self._forget(run, blocks[0])
+
+    def _forget(self, run: str, block: Block) -> None:
+        lost = block.rows[block.written :]
+        self._waiting -= _size(lost)
+        self.dropped += len(lost)
+        blocks = self._runs[run]
+        blocks.remove(block)
+        if block.anew and not block.pieces:
+            if blocks:
+                blocks[0].anew = True
+            else:
+                self._begin.add(run)
+        if not blocks:
+            del self._runs[run]
 
     @property
     def waiting(self) -> int:
@@ -118,16 +137,27 @@ class History:
     def flush(self, *, everything: bool = False) -> int:
         """Write what has waited long enough, or `everything`; returns how many steps.
 
-        Raises `StateError`; what could not be written then waits for the next time.
+        Raises `StateError`; what could not be written then waits for the next time. What cannot be
+        written for any other reason never can be, and is dropped.
         """
         with self._flushing:
             taken = self._take(everything, clock.monotonic())
             if not taken:
                 return 0
-            ids = self._writer.write([one.stretch() for one in taken], self.runs())
+            try:
+                ids = self._writer.write([one.stretch() for one in taken], self.runs())
+            except StateError:
+                raise
+            except Exception:
+                with self._lock:
+                    for one in taken:
+                        if one.block in self._runs.get(one.run, ()):
+                            self._forget(one.run, one.block)
+                raise
             with self._lock:
-                for one, piece in zip(taken, ids, strict=True):
-                    self._written(one, piece)
+                for one, id in zip(taken, ids, strict=True):
+                    if one.block in self._runs.get(one.run, ()):  # not forgotten meanwhile
+                        self._written(one, id)
             return sum(len(one.rows) for one in taken)
 
     def _take(self, everything: bool, now: float) -> list[_Taken]:
@@ -139,14 +169,14 @@ class History:
                         taken.append(one)
         return taken
 
-    def _written(self, one: _Taken, piece: int) -> None:
+    def _written(self, one: _Taken, id: int) -> None:
         block, end = one.block, one.end
         self._waiting -= _size(block.rows[block.written : end])
         block.written = end
-        block.pieces = [piece] if one.replaces is not None else [*block.pieces, piece]
+        block.pieces = [id] if one.replaces is not None else [*block.pieces, id]
         block.waits_since = None
-        blocks = self._runs.get(one.run, [])
-        if block.closed and end == len(block.rows) and block in blocks:
+        blocks = self._runs[one.run]
+        if one.whole:
             blocks.remove(block)
             if not blocks:
                 del self._runs[one.run]

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sentinel.store.bins import NOBODY, Bins, Bools, Floats, Singles, Steps, joined
+from sentinel.store.bins import MISSING, Bins, Floats, Singles, Steps, joined
 from sentinel.store.database import Database, SqlValue
 from sentinel.store.history import History, Recent
-from sentinel.store.history_row import Row, greatest, with_ranks
+from sentinel.store.history_row import Row, ranks_of
 from sentinel.store.history_writing import sheets_of
 from sentinel.store.reading import text, whole
 from sentinel.store.sheet import COARSE, unpack_bins, unpack_rows, unpack_steps
@@ -69,6 +69,28 @@ class _Block:
     last: int
     id: int | None
     rows: Sequence[Row] = ()
+
+
+class _Exact(NamedTuple):
+    """Values of steps by columns, which are called as in `known`."""
+
+    steps: Steps
+    times: Floats
+    known: list[str]
+    values: Singles
+
+    def columns(self, names: Sequence[str]) -> Singles:
+        """Some columns, those that are not known as `MISSING`."""
+        place = {name: at for at, name in enumerate(self.known)}
+        at = np.array([place.get(name, -1) for name in names], np.intp)
+        found = np.ascontiguousarray(self.values[:, np.maximum(at, 0)])
+        found[:, at < 0] = MISSING
+        return found
+
+    def every_step(self, names: Sequence[str]) -> Bins:
+        """Each step by itself."""
+        rank = ranks_of(names, self.known, self.values)
+        return Bins.of(self.steps, self.times, self.columns(names), rank)
 
 
 class Look:
@@ -148,41 +170,105 @@ class Look:
         behind it. Where nothing more exact is left, stretches are longer: how long, comes with
         them. Raises `StateError`.
         """
-        first, last = first // length * length, (last // length + 1) * length - 1
-        parts, longest = [], length
-        for at, block in enumerate(self._blocks):
-            if block.last < first or block.first > last:
-                continue
+        low, high = first // length * length, (last // length + 1) * length - 1
+        parts = []
+        for at in self._within(low, high):
             part, own = self._part(at, sheet, names, length)
+            if own > length:
+                return self.bins(sheet, names, first, last, own)
             if part is not None:
-                within = (part.starts >= first) & (part.starts <= last)
-                part = part if within.all() else part.at(within)
-                parts.append(part.merged(max(own, length)))
-                longest = max(longest, own)
-        return joined(parts, len(names)).sorted().merged(longest), longest
+                within = (part.starts >= low) & (part.starts <= high)
+                parts.append((part if within.all() else part.at(within)).merged(length))
+        return joined(parts, len(names)).sorted().merged(length), length
+
+    def exact(
+        self, sheet: str, names: Sequence[str], first: int, last: int, most: int
+    ) -> tuple[Steps, Singles]:
+        """The values of these columns at every step of which they are still known.
+
+        Of more than some `most` steps, whole blocks are left out, evenly. What was not measured is
+        some NaN. Raises `StateError`.
+        """
+        chosen = self._within(first, last)
+        total = sum(self._blocks[at].last - self._blocks[at].first + 1 for at in chosen)
+        every = -(-total // most)
+        steps, values = [np.zeros(0, np.int64)], [np.zeros((0, len(names)), np.float32)]
+        for at in chosen[::-1][::every][::-1]:
+            found, _ = self._stored_sheet(at, sheet, coarsely=False)
+            if found is not None:
+                within = (found.steps >= first) & (found.steps <= last)
+                steps.append(found.steps[within])
+                values.append(found.columns(names)[within])
+        all_steps = np.concatenate(steps)
+        order = np.argsort(all_steps, kind="stable")
+        return all_steps[order], np.concatenate(values)[order]
+
+    def _within(self, first: int, last: int) -> list[int]:
+        """The blocks that have any of these steps."""
+        return [
+            at
+            for at, block in enumerate(self._blocks)
+            if block.last >= first and block.first <= last
+        ]
 
     def _part(
         self, at: int, sheet: str, names: Sequence[str], length: int
     ) -> tuple[Bins | None, int]:
         """What a block has of these columns, and in how long stretches it is known at best."""
-        block, redone = self._blocks[at], self._redone(at)
+        coarsely = length >= COARSE and not self._redone(at)
+        exact, coarse = self._stored_sheet(at, sheet, coarsely=coarsely)
+        if exact is not None:
+            return exact.every_step(names), 1
+        if not coarse:
+            return None, 1
+        numbers, bins = unpack_bins(coarse)
+        return bins.columns(self._places(sheet, numbers.tolist(), names)), COARSE
+
+    def _stored_sheet(self, at: int, sheet: str, *, coarsely: bool) -> tuple[_Exact | None, bytes]:
+        """The steps of a block that count, or if there is no more the stretches.
+
+        `coarsely`: stretches are all that is needed, where there are some.
+        """
+        block = self._blocks[at]
         if block.id is None:
-            return self._of_rows(block, redone, sheet, names), 1
-        exactly = length < COARSE or bool(redone)
-        body = "body" if exactly else "CASE WHEN coarse IS NULL THEN body END AS body"
+            return self._in_memory(at, sheet), b""
+        body = "CASE WHEN coarse IS NULL THEN body END AS body" if coarsely else "body"
         found = self._database.rows(
             f"SELECT coarse, {body} FROM history_sheets WHERE block = ? AND sheet = ?",
             (block.id, sheet),
         )
         if not found:
-            return None, 1
-        coarse, exact = _blob(found[0]["coarse"]), _blob(found[0]["body"])
-        if exact:
-            return self._exact(block.id, exact, redone, sheet, names), 1
-        if not coarse:
-            return None, 1
-        numbers, bins = unpack_bins(coarse)
-        return bins.columns(self._places(sheet, numbers.tolist(), names)), COARSE
+            return None, b""
+        packed = _blob(found[0]["body"])
+        if not packed:
+            return None, _blob(found[0]["coarse"])
+        steps, times = self._head(block.id)
+        rows, numbers, values = unpack_rows(packed)
+        called = self._called(sheet)
+        known = [called.get(number, "") for number in numbers.tolist()]
+        return self._counting(at, _Exact(steps[rows], times[rows], known, values)), b""
+
+    def _in_memory(self, at: int, sheet: str) -> _Exact | None:
+        rows = self._blocks[at].rows
+        steps = np.array([row.step for row in rows], np.int64)
+        times = np.array([row.now for row in rows])
+        for _, places, known, values in sheets_of(rows, only=sheet):
+            return self._counting(at, _Exact(steps[places], times[places], known, values))
+        return None
+
+    def _counting(self, at: int, found: _Exact) -> _Exact:
+        """Without the steps that were done again later."""
+        redone = self._redone(at)
+        if not redone:
+            return found
+        later = [
+            np.array([row.step for row in one.rows], np.int64)
+            if one.id is None
+            else self._head(one.id)[0]
+            for one in redone
+        ]
+        kept = ~np.isin(found.steps, np.concatenate(later))
+        return _Exact(found.steps[kept], found.times[kept], found.known, found.values[kept])
 
     def _redone(self, at: int) -> list[_Block]:
         """Later blocks that have some of the same steps."""
@@ -194,37 +280,6 @@ class Look:
             for one in self._blocks[at + 1 :]
             if one.first <= block.last and one.last >= block.first
         ]
-
-    def _exact(
-        self, id: int, body: bytes, redone: list[_Block], sheet: str, names: Sequence[str]
-    ) -> Bins:
-        steps, times = self._head(id)
-        at, numbers, values = unpack_rows(body)
-        called = self._called(sheet)
-        known = [called.get(number, "") for number in numbers.tolist()]
-        bins = _every_step(steps[at], times[at], known, values, names)
-        return bins.at(self._counts(bins.starts, redone)) if redone else bins
-
-    def _of_rows(
-        self, block: _Block, redone: list[_Block], sheet: str, names: Sequence[str]
-    ) -> Bins | None:
-        steps = np.array([row.step for row in block.rows], np.int64)
-        times = np.array([row.now for row in block.rows])
-        for found, at, known, values in sheets_of(block.rows, only=sheet):
-            if found == sheet:
-                bins = _every_step(steps[at], times[at], known, values, names)
-                return bins.at(self._counts(bins.starts, redone)) if redone else bins
-        return None
-
-    def _counts(self, steps: Steps, redone: list[_Block]) -> Bools:
-        """Which of the steps were not done again later."""
-        later = [
-            np.array([row.step for row in one.rows], np.int64)
-            if one.id is None
-            else self._head(one.id)[0]
-            for one in redone
-        ]
-        return np.asarray(~np.isin(steps, np.concatenate(later)))
 
     def _head(self, id: int) -> tuple[Steps, Floats]:
         if id not in self._heads:
@@ -246,21 +301,6 @@ class Look:
         called = self._called(sheet)
         place = {called.get(number, ""): at for at, number in enumerate(numbers)}
         return np.array([place.get(name, -1) for name in names], np.intp)
-
-
-def _every_step(
-    steps: Steps, times: Floats, known: list[str], values: Singles, names: Sequence[str]
-) -> Bins:
-    """Each step by itself, of those columns that are asked for."""
-    place = {name: at for at, name in enumerate(known)}
-    wanted = [name for name in names if name in place]
-    partners = [g for name in wanted if (g := greatest(name)) in place]
-    chosen = [*wanted, *partners]
-    values = np.ascontiguousarray(values[:, [place[name] for name in chosen]])
-    kept, rank = with_ranks(chosen, values, NOBODY)
-    bins = Bins.of(steps, times, values[:, kept], rank)
-    at = {chosen[one]: n for n, one in enumerate(kept)}
-    return bins.columns(np.array([at.get(name, -1) for name in names], np.intp))
 
 
 def _blob(value: SqlValue) -> bytes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinel.store.bins import Counts, Singles
+from sentinel.store.bins import NOBODY, Counts, Singles
 
 ALONE = ""  # the sheet of all signals without a label
 _BY_RANK = " by rank"
@@ -59,20 +60,15 @@ class Row(NamedTuple):
     form: Form
 
 
-def with_ranks(columns: list[str], values: Singles, nobody: int) -> tuple[list[int], Counts | None]:
-    """Which columns are of values, and beside each of these, for every row, the rank that had it.
+def ranks_of(names: Sequence[str], known: Sequence[str], values: Singles) -> Counts | None:
+    """Beside each named column, for every row, the rank that had its greatest value.
 
-    None if nothing is known of ranks.
+    `values` are rows by `known` columns. None if nothing is known of ranks.
     """
-    kept = [at for at, name in enumerate(columns) if not is_of_ranks(name)]
-    if len(kept) == len(columns):
-        return kept, None
-    place = {name: at for at, name in enumerate(columns)}
-    rank = np.full((len(values), len(kept)), nobody, np.int32)
-    for at, column in enumerate(kept):
-        of = place.get(greatest(columns[column]))
-        if of is not None:
-            told = values[:, of]
-            known = np.isfinite(told)
-            rank[known, at] = told[known].astype(np.int32)
-    return kept, rank
+    place = {name: at for at, name in enumerate(known)}
+    at = np.array([place.get(greatest(name), -1) for name in names], np.intp)
+    if (at < 0).all():
+        return None
+    told = values[:, np.maximum(at, 0)]
+    is_known = np.isfinite(told) & (at >= 0)
+    return np.where(is_known, np.where(is_known, told, 0).astype(np.int32), np.int32(NOBODY))

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sentinel.store.bins import MISSING, NOBODY, Bins, Floats, Singles, Steps, is_missing
+from sentinel.store.bins import MISSING, Bins, Floats, Singles, Steps, is_missing
 from sentinel.store.database import Database, rows
-from sentinel.store.history_row import ALONE, Part, Row, with_ranks
+from sentinel.store.history_row import ALONE, Part, Row, is_of_ranks, ranks_of
 from sentinel.store.reading import text, whole
 from sentinel.store.sheet import COARSE, Places, pack_bins, pack_rows, pack_steps
 
@@ -88,7 +88,8 @@ class Writer:
             numbers = self._numbers(connection, life, sheet, names, int(steps[0]))
             coarse = None
             if stretch.whole:
-                kept, rank = with_ranks(names, values, NOBODY)
+                kept = [n for n, name in enumerate(names) if not is_of_ranks(name)]
+                rank = ranks_of([names[n] for n in kept], names, values)
                 bins = Bins.of(steps[at], times[at], values[:, kept], rank).merged(COARSE)
                 coarse = pack_bins(numbers[kept], bins)
             body = pack_rows(at, numbers, values)

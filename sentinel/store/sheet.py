@@ -131,10 +131,13 @@ def _opened(packed: bytes) -> tuple[tuple[int, int], bytes]:
 
 
 def _inflated(packed: bytes) -> bytes:
+    stream = zlib.decompressobj()
     try:
-        plain = zlib.decompressobj().decompress(packed, _MOST)
+        plain = stream.decompress(packed, _MOST)
     except zlib.error as error:
         raise StateError(f"the history of a run is damaged: {error}") from error
+    if not stream.eof:
+        raise StateError("the history of a run is damaged: it was cut short")
     return plain
 
 
