@@ -22,6 +22,7 @@ def command(
     rules: str,
     observe: bool,
     clean_steps: int,
+    metrics_layers: int,
     notify: Path | None,
     slack_channel: str | None,
     http: str,
@@ -45,6 +46,7 @@ def command(
         notify=notify,
         slack_channel=slack_channel,
         clean_steps=clean_steps,
+        metrics_layers=metrics_layers,
         standing=True,
     )
     run_loop(stand(replace(chosen, ping=ping_of(chosen.notify)), *served))

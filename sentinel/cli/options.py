@@ -11,6 +11,7 @@ import click
 from sentinel import address, wire
 from sentinel.duration import in_words, seconds_of
 from sentinel.engine.checkpoint import CLEAN_STEPS
+from sentinel.signals.exposition import LAYERS, MOST_LAYERS
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -95,7 +96,15 @@ def daemon_options(function: F) -> F:
         metavar="N",
         help="How many clean steps have to follow a checkpoint for it to be healthy.",
     )
-    return rules_option(observe(clean(notify_option(slack(function)))))
+    layers = click.option(
+        "--metrics-layers",
+        type=click.IntRange(0, MOST_LAYERS),
+        default=LAYERS,
+        show_default=True,
+        metavar="K",
+        help="Of each signal of layers, tensors and experts, /metrics has the K greatest.",
+    )
+    return rules_option(observe(clean(notify_option(slack(layers(function))))))
 
 
 def notify_option(function: F) -> F:

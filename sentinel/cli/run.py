@@ -30,6 +30,7 @@ def command(
     rules: str,
     observe: bool,
     clean_steps: int,
+    metrics_layers: int,
     notify: Path | None,
     slack_channel: str | None,
     name: str | None,
@@ -56,6 +57,7 @@ def command(
         notify=notify,
         slack_channel=slack_channel,
         clean_steps=clean_steps,
+        metrics_layers=metrics_layers,
     )
     raise_file_limit()
     terminal = Terminal()

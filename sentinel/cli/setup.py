@@ -10,6 +10,7 @@ import click
 
 from sentinel import address
 from sentinel.errors import AddressError
+from sentinel.signals.exposition import LAYERS
 
 if TYPE_CHECKING:
     import ssl
@@ -92,6 +93,7 @@ def settings(
     notify: Path | None,
     slack_channel: str | None,
     clean_steps: int,
+    metrics_layers: int = LAYERS,
     standing: bool = False,
 ) -> Settings:
     """What a daemon is told; `standing`: it is one that stands by itself.
@@ -111,6 +113,7 @@ def settings(
         receivers=receivers,
         notify=routes,
         clean_steps=clean_steps,
+        metrics_layers=metrics_layers,
         buttons=offerings(receivers, routes) if standing else (),
     )
 

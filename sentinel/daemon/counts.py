@@ -7,6 +7,7 @@ from collections import Counter
 from prometheus_client import Histogram
 
 _FINE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_COARSE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Counts:
@@ -31,6 +32,12 @@ class Counts:
             "Time to judge one message of a rank.",
             registry=None,
             buckets=_FINE,
+        )
+        self.lag = Histogram(
+            "sentinel_daemon_lag_seconds",
+            "How late the daemon's clock ticked.",
+            registry=None,
+            buckets=_COARSE,
         )
         self.order = Histogram(
             "sentinel_daemon_order_seconds",

@@ -30,7 +30,7 @@ class Covering:
             if not ended and now - self._looked.get(run.name, -INTERVAL) < INTERVAL:
                 continue
             self._looked[run.name] = now
-            report = run.engine.coverage()
+            report = run.seen = run.engine.coverage()
             known = self._recorded.get(run.name)
             if ended or known is None or replace(report, step=known.step) != known:
                 found.append(report)

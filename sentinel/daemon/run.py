@@ -16,6 +16,7 @@ from sentinel.daemon.orders import Desk, Orders, Position
 from sentinel.daemon.shelf import Shelf
 from sentinel.engine import event
 from sentinel.engine.checkpoint import Checkpoint
+from sentinel.engine.coverage import RunCoverage
 from sentinel.engine.open_incident import OpenIncident
 from sentinel.engine.roster import RankState
 from sentinel.engine.run import RunEngine
@@ -62,7 +63,9 @@ class Run:
         self.command = ""
         self.ended: float | None = None
         self.saved = False  # whether its end is on record
+        self.seen: RunCoverage | None = None  # what could be seen of it, at the last look
         self.incident: str | None = None
+        self.opened: IncidentChanged | OpenIncident | None = None  # the same, as it was last told
         self.firing: dict[tuple[str, tuple[tuple[str, str], ...]], Severity] = {}
         self.incidents: dict[Severity, int] = {}
         self._desk = desk
@@ -207,7 +210,7 @@ class Run:
         """Go on with an incident that was open when this run was last seen."""
         if incident is None:
             return
-        self.incident = incident.id
+        self.incident, self.opened = incident.id, incident
         for alert in incident.alerts:
             self.firing[_identity(alert)] = alert.severity
         self.engine.adopt(incident)
@@ -334,6 +337,7 @@ class Run:
                     self.firing.pop(_identity(change), None)
             elif isinstance(change, IncidentChanged):
                 self.incident = None if change.change == "resolved" else change.id
+                self.opened = None if change.change == "resolved" else change
                 if change.change == "opened":
                     self.incidents[change.severity] = self.incidents.get(change.severity, 0) + 1
 

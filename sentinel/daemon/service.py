@@ -47,6 +47,7 @@ from sentinel.notify.dispatcher import Dispatcher
 from sentinel.notify.receiver import Receiver
 from sentinel.notify.settings import NotifySettings, Route
 from sentinel.notify.telemetry import Illustrates
+from sentinel.signals.exposition import LAYERS
 from sentinel.store.history import History
 from sentinel.store.history_reading import HistoryReader
 from sentinel.store.recording import Recording
@@ -70,7 +71,7 @@ class Settings:
     `ping`: where a standing daemon says that it lives.
     `notify` says which of the `receivers` are told of what; None: all of everything.
     `clean_steps` have to follow a checkpoint for it to be healthy. `buttons`: under whose messages
-    there are to be some, where the daemon stands by itself.
+    there are to be some, where the daemon stands by itself. `metrics_layers`: see the option.
     """
 
     state_dir: Path
@@ -81,6 +82,7 @@ class Settings:
     notify: NotifySettings | None = None
     clean_steps: int = CLEAN_STEPS
     buttons: Sequence[Offering] = ()
+    metrics_layers: int = LAYERS
 
 
 class Service:
@@ -101,9 +103,8 @@ class Service:
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="recording")
         self.reading = ThreadPoolExecutor(1, thread_name_prefix="reading")
         self._covering = Covering()
-        self._flushing = False
+        self._flushing, self._prune_at = False, 0.0
         self._unwritable: set[str] = set()
-        self._prune_at = 0.0
 
     async def open(self) -> None:
         """Take the state directory and begin to serve.
@@ -312,6 +313,7 @@ class Service:
         while True:
             due = max(due + 1.0, loop.time())
             await asyncio.sleep(due - loop.time())
+            self.counts.lag.observe(max(0.0, loop.time() - due))
             try:
                 self._tick(clock.steady())
                 self.counts.ticks += 1

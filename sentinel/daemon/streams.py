@@ -86,6 +86,11 @@ class Streams:
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def listening(self) -> int:
+        """How many listen."""
+        return len(self._streams)
+
     def open(self, run: str | None) -> Stream:
         """Begin to listen. Raises `TooManyError`."""
         if len(self._streams) >= MAX_LISTENERS:

@@ -205,6 +205,8 @@ class Columns:
         self.of_signal: dict[str, list[tuple[int, int]]] = {}  # (column, index along its axis)
         self._index: dict[Series, int] = {}
         self._kinds: dict[Reduction, NDArray[np.intp]] = {}
+        self._places: dict[str, tuple[NDArray[np.intp], NDArray[np.intp] | None]] = {}
+        self._plain: NDArray[np.intp] | None = None
         self._layouts: WeakValueDictionary[tuple[Series, ...], Layout] = WeakValueDictionary()
 
     def layout(self, series: tuple[Series, ...]) -> Layout:
@@ -246,13 +248,36 @@ class Columns:
         self.of_signal.setdefault(signal.name, []).append((column, along))
         self.series.append(series)
         self._kinds.clear()
+        self._places.pop(signal.name, None)
+        self._plain = None
         return column
+
+    def places(self, signal: str) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+        """The columns of a signal, and the index of each along its axis; None: 0, 1, 2 ..."""
+        if signal not in self._places:
+            known = np.array(self.of_signal.get(signal, []), np.intp).reshape(-1, 2)
+            columns, along = known.T.copy()
+            in_order = bool((along == np.arange(len(along))).all())
+            self._places[signal] = columns, None if in_order else along
+        return self._places[signal]
 
     def knows(self, reading: Reading) -> bool:
         """Whether any rank has announced all that the reading is made of."""
         if reading.label is None:
             return all(signal in self.of_signal for signal in sources(reading.signal))
         return all(Series(one, reading.label) in self._index for one in sources(reading.signal))
+
+    @property
+    def plain(self) -> NDArray[np.intp]:
+        """The columns of signals without a label, of which no rank has only a part."""
+        if self._plain is None:
+            plain = [
+                at
+                for at, one in enumerate(self.series)
+                if not one.label and not is_norm(one.signal)
+            ]
+            self._plain = np.array(plain, np.intp)
+        return self._plain
 
     def reduced_by(self, reduction: Reduction) -> NDArray[np.intp]:
         """The columns with this reduction."""

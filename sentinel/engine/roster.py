@@ -313,6 +313,7 @@ class Pulse:
     a word makes others fail: while it is in doubt whether one has, nothing is said of failures.
     What is true `of_run`, or not known (None), is so for every rank. Of how long ago something was
     measured nothing is said once all ranks have left, and no time counts in which a run was held.
+    `ranks` are those of all elements.
     """
 
     def __init__(
@@ -323,27 +324,28 @@ class Pulse:
         now: float,
         awake: float,
     ) -> None:
-        self._of_run = of_run
+        self.ranks = [state.rank for state in roster.slots]
+        self.of_run = of_run
         self._recency, self._now = recency, now
         self._counted_from = max(awake, roster.held)
         self._over = all(s.goodbye is not None for s in roster.slots)
         since = [now if s.goodbye is not None else max(s.last_seen, awake) for s in roster.slots]
         moved = [now if s.goodbye is not None else max(s.moved, awake) for s in roster.slots]
-        self._by_rank = {
+        self.by_rank: Mapping[str, Sequence[float]] = {
             "silence": [now - heard for heard in since],
             "lost": [float(s.lost and s.goodbye is None) for s in roster.slots],
             "failed": [float(s.failed) for s in roster.slots],
             "stall": [now - at for at in moved],
             "collective_lag": _lags(roster.slots, now),
         }
-        self._missing = {"failed"} if roster.is_in_doubt else set()
+        self.missing = {"failed"} if roster.is_in_doubt else set()
 
     def read(self, reading: Reading) -> Values:
         """The elements of a signal that the engine makes."""
-        if reading.signal in self._of_run:
-            return self._whole(self._of_run[reading.signal], by_rank=reading.by_rank)
-        values = np.array(self._by_rank[reading.signal])
-        missing = reading.signal in self._missing
+        if reading.signal in self.of_run:
+            return self._whole(self.of_run[reading.signal], by_rank=reading.by_rank)
+        values = np.array(self.by_rank[reading.signal])
+        missing = reading.signal in self.missing
         if reading.by_rank:
             return Values(values, np.full(values.shape, missing))
         return Values(values.max(initial=-np.inf), np.asarray(missing or not values.size))
@@ -354,7 +356,7 @@ class Pulse:
         return Values(values, missing | self._over)
 
     def _whole(self, value: float | None, *, by_rank: bool) -> Values:
-        shape = (len(self._by_rank["silence"]),) if by_rank else ()
+        shape = (len(self.by_rank["silence"]),) if by_rank else ()
         return Values(
             np.full(shape, np.nan if value is None else value), np.full(shape, value is None)
         )

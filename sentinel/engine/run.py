@@ -26,6 +26,7 @@ from sentinel.engine.layout import Columns, Layout
 from sentinel.engine.observer import Observer
 from sentinel.engine.open_incident import RETURN, OpenIncident
 from sentinel.engine.recency import Recency
+from sentinel.engine.recent import RecentSteps
 from sentinel.engine.roster import BEFORE_ALL, Place, Pulse, RankState, Roster
 from sentinel.engine.rule import Alerts, Rule
 from sentinel.engine.step import Frames, JudgedStep, OpenStep, Told
@@ -55,7 +56,8 @@ _SKIPPED = Series("skipped")
 class RunEngine:
     """Judges one run.
 
-    `ranks`, `world_size`, `step` (the last one judged) and `latest` say how the run stands.
+    `ranks`, `world_size`, `step` (the last one judged, at `judged_at`) and `latest` say how the run
+    stands, `recent` are the last steps themselves, `pulse` is what the clock last brought.
     `skipped` counts the judged steps that the optimizer skipped, each time they were done.
     `checkpoints` are those of the run; `clean_steps` after one make it healthy.
     `frames`, `gaps`, `refused` (by reason), `rule_errors` (by rule, which is then off) and
@@ -84,18 +86,17 @@ class RunEngine:
         self._comparisons = Comparisons((rule.expression for rule in rules), self._columns)
         self._incidents = Incidents(run, self._hardware)
         self._open: dict[Place, OpenStep] = {}
-        self._open_bytes = 0
-        self._judged = BEFORE_ALL
-        self._last: JudgedStep | None = None
+        self._open_bytes, self._judged, self._tells_skips = 0, BEFORE_ALL, False
+        self.recent = RecentSteps()
         self._announced: NDArray[np.intp] | None = None
-        self._tells_skips = False
         self.inquiry = Inquiry(self._roster, self._incidents)
         self._witness = Witness(run, self._roster, self.checkpoints, self._comparisons)
         self._fired: list[Fired] = []
         self._resolved: list[Identity] = []
         self._ended: float | None = None
-        self._ticked = math.inf
+        self.judged_at, self._ticked = -math.inf, math.inf
         self._awake = -math.inf  # since when it has been told of time without a break
+        self.pulse: Pulse | None = None
         self._told: list[Transition] = []
 
     # How the run stands.
@@ -113,7 +114,7 @@ class RunEngine:
     @property
     def latest(self) -> Mapping[Series, float]:
         """What was measured at the last judged step, reduced over ranks."""
-        return self._last.reduced if self._last else {}
+        return self.recent.last.reduced if self.recent.last else {}
 
     @property
     def rule_errors(self) -> Mapping[str, int]:
@@ -263,8 +264,7 @@ class RunEngine:
             self._judging.rank_went_back((str(rank),))
 
     def _begin_anew(self, hello: Hello, now: float) -> None:
-        """Another job has the name: alerts of the first are over, its incident is if it ended well
-        or long ago."""
+        """Another job has the name: alerts of the first are over, its incident is mostly too."""
         goes_on = now - (self._ended or 0.0) <= RETURN and not self._roster.ended_well
         self._ended, front = None, self._roster.front
         self._roster.dismiss()
@@ -350,16 +350,16 @@ class RunEngine:
         if self._announced is None:
             self._announced = self._roster.announced(len(self._columns))
         absent = 0 if told is not None else self._roster.absent
-        last = self._last = JudgedStep(self._columns, frames, self._announced, absent, told)
+        last = JudgedStep(self._columns, frames, self._announced, absent, told)
+        self.recent.judged(last, step := place[1])
         self._recency.judged(last, now)
         if self._tells_skips and (last.number(_SKIPPED) or 0.0) > 0:
             self.skipped += 1
-        step = place[1]
         if step < self.step and self._judged != BEFORE_ALL:
             self._judging.went_back(step)
             if place[0] != self._roster.launched:  # else a restart tells of it
                 self._told += self._incidents.went_back(step - 1, self.step, now)
-        self.step, self._judged = step, place
+        self.step, self._judged, self.judged_at = step, place, now
         self._comparisons.learn(last, step)
         if self._hardware.judged(last, now):
             self._told += self._incidents.hardware_told(now)
@@ -376,7 +376,7 @@ class RunEngine:
     def _pulse(self, now: float) -> None:
         """Judge what the clock brings."""
         of_run = {**self.checkpoints.signals(), **hang.signals(self._roster, now, self._awake)}
-        pulse = Pulse(self._roster, of_run, self._recency, now, self._awake)
+        pulse = self.pulse = Pulse(self._roster, of_run, self._recency, now, self._awake)
         step = self._roster.front
         self._collect(self._judging.pulse(pulse, self._columns.axes, step, now), now)
 

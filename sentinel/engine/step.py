@@ -85,23 +85,19 @@ class JudgedStep:
         told: Told | None = None,
     ) -> None:
         self._told = told  # of a frame that is alone, if it is known by now
-        self._columns = columns
+        self.columns = columns
         self._frames = frames
         self._announced = announced
         self._absent = absent
 
     @cached_property
-    def _blocks(self) -> list[Block]:
+    def blocks(self) -> list[Block]:
+        """The frames, those of each layout together."""
         by_layout: dict[Layout, list[tuple[int, Frame]]] = {}
         for slot in sorted(self._frames):
             layout, frame = self._frames[slot]
             by_layout.setdefault(layout, []).append((slot, frame))
         return [Block.join(layout, rows) for layout, rows in by_layout.items()]
-
-    @property
-    def columns(self) -> Columns:
-        """The series of the run, of which `arrays` has a value each."""
-        return self._columns
 
     @property
     def arrays(self) -> Values:
@@ -115,10 +111,10 @@ class JudgedStep:
             return self._reduce(self._announced, self._absent)
 
     def _reduce(self, announced: NDArray[np.intp], absent: int) -> tuple[Floats, Bools]:
-        total = np.zeros(len(self._columns))
-        highest = np.full(len(self._columns), -np.inf)
-        count = np.zeros(len(self._columns), np.intp)
-        for block in self._blocks:
+        total = np.zeros(len(self.columns))
+        highest = np.full(len(self.columns), -np.inf)
+        count = np.zeros(len(self.columns), np.intp)
+        for block in self.blocks:
             at = block.layout.columns
             low = top = block.values
             if block.measured is None:
@@ -130,44 +126,52 @@ class JudgedStep:
             total[at] += low.sum(axis=0)
             highest[at] = np.maximum(highest[at], top.max(axis=0))
         missing = count == 0
-        by_mean = self._columns.reduced_by(Reduction.MEAN)
-        by_max = self._columns.reduced_by(Reduction.MAX)
-        by_root = self._columns.reduced_by(Reduction.ROOT_SUM)
+        by_mean = self.columns.reduced_by(Reduction.MEAN)
+        by_max = self.columns.reduced_by(Reduction.MAX)
+        by_root = self.columns.reduced_by(Reduction.ROOT_SUM)
         total[by_mean] /= count[by_mean]
         total[by_max] = highest[by_max]
         total[by_root] = np.sqrt(total[by_root])
         missing[by_root] |= (count[by_root] < announced[by_root]) | (absent > 0)
         return total, missing
 
+    @property
+    def lacks(self) -> bytes:
+        """What is missing from the frame of one of the ranks: see `Frame.missing`."""
+        _, frame = next(iter(self._frames.values()))
+        return frame.missing
+
     def read(self, reading: Reading) -> Values:
         """The elements of a signal at this step."""
         label = CATALOG[reading.signal].label
         if reading.label is not None:
-            axis = self._columns.axes.get(label)
+            axis = self.columns.axes.get(label)
             whole = self.read(replace(reading, label=None))
             return whole.of_label(axis.find(reading.label) if axis else None)
         if reading.signal in DERIVED:
             return derive(reading, self.read)
-        places = self._columns.of_signal.get(reading.signal, [])
         if reading.by_rank:
-            return self._by_rank(label, places)
+            return self._by_rank(reading.signal, label)
         all_values, all_missing = self._arrays
         if not label:
-            column = places[0][0] if places else None
+            column = self.columns.find(Series(reading.signal))
             if column is None:
                 return Values(np.asarray(np.nan), np.asarray(True))
             return Values(all_values[column], all_missing[column])
         size = self._size(label)
+        for_columns, along = self.columns.places(reading.signal)
+        if along is None and len(for_columns) == size:
+            return Values(all_values[for_columns], all_missing[for_columns])
         values, missing = np.full(size, np.nan), np.ones(size, bool)
-        for_columns, along = np.array(places, np.intp).reshape(-1, 2).T
+        along = np.arange(len(for_columns)) if along is None else along
         values[along] = all_values[for_columns]
         missing[along] = all_missing[for_columns]
         return Values(values, missing)
 
-    def _by_rank(self, label: str, places: list[tuple[int, int]]) -> Values:
-        along = np.full(len(self._columns), -1, np.intp)
-        for column, index in places:
-            along[column] = index
+    def _by_rank(self, signal: str, label: str) -> Values:
+        along = np.full(len(self.columns), -1, np.intp)
+        own, indices = self.columns.places(signal)
+        along[own] = np.arange(len(own)) if indices is None else indices
         values, missing = self.of_ranks(along, self._size(label) if label else 1)
         return Values(values, missing) if label else Values(values[0], missing[0])
 
@@ -178,7 +182,7 @@ class JudgedStep:
         """
         shape = (size, self._size(RANK_AXIS))
         values, missing = np.full(shape, np.nan), np.ones(shape, bool)
-        for block in self._blocks:
+        for block in self.blocks:
             rows = along[block.layout.columns]
             mine = np.flatnonzero(rows >= 0)
             cells = np.ix_(rows[mine], block.slots)
@@ -187,7 +191,7 @@ class JudgedStep:
         return Values(values, missing)
 
     def _size(self, axis: str) -> int:
-        found = self._columns.axes.get(axis)
+        found = self.columns.axes.get(axis)
         return len(found.labels) if found else 0
 
     def row(self, wanted: Wanted) -> dict[str, float]:
@@ -214,7 +218,7 @@ class JudgedStep:
         """The value of a series over all ranks, None if it was not measured."""
         if series.signal in DERIVED:
             return self.all.get(series)
-        column = self._columns.find(series)
+        column = self.columns.find(series)
         if column is None:
             return None
         if len(self._frames) == 1:
@@ -227,7 +231,7 @@ class JudgedStep:
         """Whether a frame that is alone has less than the whole of a norm."""
         if not is_norm(series.signal):
             return False
-        return self._absent > 0 or bool(self._announced[self._columns.find(series)] > 1)
+        return self._absent > 0 or bool(self._announced[self.columns.find(series)] > 1)
 
     @property
     def reduced(self) -> Mapping[Series, float]:
@@ -237,13 +241,13 @@ class JudgedStep:
     @cached_property
     def all(self) -> Mapping[Series, float]:
         """The same, all at once."""
-        series = self._columns.series
+        series = self.columns.series
         values, missing = self._arrays
         found = {series[at]: float(values[at]) for at in np.flatnonzero(~missing)}
         for signal in sorted(DERIVED):
             values, missing = self.read(Reading(signal))
             label = CATALOG[signal].label
-            labels = self._columns.axes[label].labels if label and values.size else [""]
+            labels = self.columns.axes[label].labels if label and values.size else [""]
             known = np.flatnonzero(~missing)
             found |= {Series(signal, labels[at]): float(values.flat[at]) for at in known}
         return found

@@ -73,13 +73,13 @@ def test_coverage_is_told_by_the_daemon_by_its_record_and_by_its_metrics(
         {"signal": "grad_norm", "ranks": "1", "reason": "its probe failed"}
     ]
     metrics = daemon.metrics()
-    assert metrics['sentinel_rule_blind{rule="GradientExplosion",run="run"}'] == 1
-    assert metrics['sentinel_rule_blind{rule="NonFiniteUpdate",run="run"}'] == 0
+    assert metrics['sentinel_rule_blind{run="run",rule="GradientExplosion"}'] == 1
+    assert metrics['sentinel_rule_blind{run="run",rule="NonFiniteUpdate"}'] == 0
     assert metrics['sentinel_signals{run="run",state="sampled"}'] == 1
     assert metrics['sentinel_signals{run="run",state="missing"}'] >= 2
     job.ranks[0].send(wire.Heartbeat(1, "forward", 0.0, {"queue full": 3}))
     job.ranks[1].send(wire.Heartbeat(1, "forward", 0.0, {"queue full": 4}))
-    drops = 'sentinel_self_dropped_frames_total{reason="queue full",run="run"}'
+    drops = 'sentinel_self_dropped_frames_total{run="run",reason="queue full"}'
     eventually(lambda: daemon.metrics()[drops] == 7)
     assert daemon.stop() == 0
     assert coverage(daemon) == report
