@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from sentinel.cli.options import daemon_options, state_option
-from sentinel.cli.setup import http_option, settings, tls_options
+from sentinel.cli.setup import http_option, page_url_option, settings, tls_options
 
 
 @click.command("daemon")
 @state_option
 @daemon_options
 @http_option(default="127.0.0.1:9475")
+@page_url_option
 @tls_options
 def command(
     state: Path,
@@ -26,6 +27,7 @@ def command(
     notify: Path | None,
     slack_channel: str | None,
     http: str,
+    page_url: str,
     listen: str | None,
     tls_cert: str | None,
     tls_key: str | None,
@@ -48,5 +50,6 @@ def command(
         clean_steps=clean_steps,
         metrics_layers=metrics_layers,
         standing=True,
+        page_url=page_url,
     )
     run_loop(stand(replace(chosen, ping=ping_of(chosen.notify)), *served))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sentinel.cli.options import daemon_options, state_option
-from sentinel.cli.setup import http_option, parse_http_option, settings
+from sentinel.cli.setup import http_option, page_url_option, parse_http_option, settings
+from sentinel.errors import SentinelError
 
 if TYPE_CHECKING:
     from sentinel.cli.launch import Launch
     from sentinel.cli.terminal import Terminal
-    from sentinel.daemon.service import Settings
+    from sentinel.daemon.page_link import LinkJSON
+    from sentinel.daemon.service import Service, Settings
     from sentinel.daemon.web import HttpAddress
 
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 @daemon_options
 @click.option("--name", metavar="RUN", help="What to call the run [default: script and time].")
 @http_option(default="off")
+@page_url_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 def command(
     state: Path,
@@ -35,6 +41,7 @@ def command(
     slack_channel: str | None,
     name: str | None,
     http: str,
+    page_url: str,
     command: tuple[str, ...],
 ) -> int:
     """Run a training command under a daemon of its own, and end as it ends.
@@ -58,10 +65,44 @@ def command(
         slack_channel=slack_channel,
         clean_steps=clean_steps,
         metrics_layers=metrics_layers,
+        page_url=page_url,
     )
     raise_file_limit()
     terminal = Terminal()
     return run_loop(_run(Launch(command, run), chosen, parse_http_option(http), terminal))
+
+
+@asynccontextmanager
+async def _linked(service: Service, terminal: Terminal) -> AsyncIterator[None]:
+    """Show a link to the pages, if there are some, that is good while in the block."""
+    from sentinel.cli.terminal import WARNING
+    from sentinel.daemon.page_link import make_link
+    from sentinel.store.tokens import LONGEST_LINK, user_name
+
+    if not service.page_base:
+        yield
+        return
+    by, link = user_name(os.geteuid()), None
+    try:
+        link = await make_link(service, "viewer", LONGEST_LINK, by)
+        terminal.line(f"page {link['url']}")
+    except SentinelError as error:  # no reason not to train
+        terminal.line(f"there is no link to the page: {error}", WARNING)
+    try:
+        yield
+    finally:
+        if link is not None:
+            await _withdraw(service, link, by, terminal)
+
+
+async def _withdraw(service: Service, link: LinkJSON, by: str, terminal: Terminal) -> None:
+    from sentinel.cli.terminal import WARNING
+    from sentinel.daemon.page_link import withdraw_link
+
+    try:
+        await withdraw_link(service, link, by)
+    except SentinelError as error:
+        terminal.line(f"the link to the page cannot be withdrawn: {error}", WARNING)
 
 
 async def _run(
@@ -73,7 +114,7 @@ async def _run(
     from sentinel.daemon.serving import serving
 
     begun = clock.steady()
-    async with serving(chosen, http) as service:
+    async with serving(chosen, http) as service, _linked(service, terminal):
         narrator = Narrator(service, terminal)
         service.listeners.append(narrator.hear)
         progress = asyncio.create_task(narrator.progress())

@@ -31,8 +31,27 @@ def http_option(default: str) -> Callable[[F], F]:
         default=default,
         show_default=True,
         metavar="HOST:PORT",
-        help="Where to serve metrics, and with a token the whole interface; or `off`.",
+        help="Where to serve metrics, and with a token the pages and all else; or `off`.",
     )
+
+
+def page_url_option(function: F) -> F:
+    """`--page-url URL`, checked."""
+    return click.option(
+        "--page-url",
+        envvar="SENTINEL_PAGE_URL",
+        default="",
+        callback=_page_url,
+        metavar="URL",
+        help="Where people reach the pages, for links in messages and through a proxy "
+        "[default: $SENTINEL_PAGE_URL, then the address of --http, which messages do not name].",
+    )(function)
+
+
+def _page_url(_: click.Context, __: click.Parameter, value: str) -> str:
+    from sentinel.daemon.page_link import parse_page_url
+
+    return parse_page_url(value) if value else ""
 
 
 def tls_options(function: F) -> F:
@@ -95,6 +114,7 @@ def settings(
     clean_steps: int,
     metrics_layers: int = LAYERS,
     standing: bool = False,
+    page_url: str = "",
 ) -> Settings:
     """What a daemon is told; `standing`: it is one that stands by itself.
 
@@ -115,6 +135,7 @@ def settings(
         clean_steps=clean_steps,
         metrics_layers=metrics_layers,
         buttons=offerings(receivers, routes) if standing else (),
+        page_url=page_url,
     )
 
 

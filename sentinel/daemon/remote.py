@@ -42,6 +42,7 @@ class _Guard:
     def __init__(self, service: Service, known: Sequence[Endpoint], loopback: bool) -> None:
         self._service = service
         self._loopback = loopback
+        self._public = _netloc(service.settings.page_url)  # where a proxy serves the same
         self._roles: dict[tuple[str, str], Role] = {
             (one.method, one.path): one.role for one in known
         }
@@ -63,7 +64,8 @@ class _Guard:
 
     def _is_open(self, request: web.Request) -> bool:
         """Whether everybody may ask for this."""
-        return _route(request) in PAGES or (self._loopback and request.path in OPEN)
+        of_this_machine = self._loopback and is_loopback(_host_of(request.headers["Host"]))
+        return _route(request) in PAGES or (of_this_machine and request.path in OPEN)
 
     def _wanted(self, request: web.Request) -> Role:
         """The role that is enough; where there is nothing, as for what is beside it."""
@@ -75,10 +77,10 @@ class _Guard:
     def _strange(self, request: web.Request) -> str:
         """Why this comes from a page of another site, if it seems to."""
         host = request.headers.get("Host", "")
-        if self._loopback and not is_loopback(_host_of(host)):
+        if self._loopback and host != self._public and not is_loopback(_host_of(host)):
             return "reached by a name that is not this machine's"
         origin = request.headers.get("Origin")
-        if origin is not None and origin.partition("://")[2] != host:
+        if origin is not None and _netloc(origin) not in (host, self._public or host):
             return "asked for by a page of another site"
         return ""
 
@@ -125,6 +127,11 @@ def _asked(request: web.Request) -> str:
     """Without the query, and without a token where somebody has put one into the path."""
     path = request.rel_url.raw_path
     return f"{request.method} {'...' if bearer.looks_like(path) else path}"
+
+
+def _netloc(url: str) -> str:
+    """`HOST:PORT` of a URL, as browsers send it; nothing of nothing."""
+    return url.partition("://")[2]
 
 
 def _host_of(header: str) -> str:

@@ -72,6 +72,8 @@ class Settings:
     `notify` says which of the `receivers` are told of what; None: all of everything.
     `clean_steps` have to follow a checkpoint for it to be healthy. `buttons`: under whose messages
     there are to be some, where the daemon stands by itself. `metrics_layers`: see the option.
+    there are to be some, where the daemon stands by itself. `page_url`: where people have the
+    pages, if that was said.
     """
 
     state_dir: Path
@@ -83,6 +85,7 @@ class Settings:
     clean_steps: int = CLEAN_STEPS
     buttons: Sequence[Offering] = ()
     metrics_layers: int = LAYERS
+    page_url: str = ""
 
 
 class Service:
@@ -94,6 +97,7 @@ class Service:
         self.runs: dict[str, Run] = {}
         self.streams = Streams(self.runs)
         self.listeners: list[Listener] = [self.streams.hear]
+        self.page_base = ""  # where the pages are served, if they are
         self._sessions: set[Session] = set()
         self._dispatchers: list[Dispatcher] = []
         self._delivery: list[asyncio.Task[None]] = []
@@ -196,7 +200,7 @@ class Service:
         self._closers.clear()
 
     def _deliver(self, receiver: Receiver) -> None:
-        dispatcher = Dispatcher(self.store.outbox, receiver)
+        dispatcher = Dispatcher(self.store.outbox, receiver, pages=self.settings.page_url)
         self._dispatchers.append(dispatcher)
         self.store.on_message(dispatcher.wake)
         self._delivery.append(asyncio.create_task(self._check(receiver)))

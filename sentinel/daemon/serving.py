@@ -44,6 +44,7 @@ async def serving(
         await web.open()
         if web.http is not None:
             log.info("metrics on %s/metrics", web.http.url())
+            log.info("pages on %s", settings.page_url or service.page_base)
         if door is not None:
             training = Training(service, door)
             training.open()

@@ -10,8 +10,9 @@ from msgspec import Meta, Struct
 from sentinel import clock
 from sentinel.daemon.answer import who
 from sentinel.daemon.endpoint import Endpoint, endpoint
+from sentinel.daemon.page_link import USUAL, LinkJSON, PageRole, make_link
 from sentinel.daemon.service import Service
-from sentinel.store.tokens import Role, TokenJSON, shown
+from sentinel.store.tokens import LONGEST_LINK, SHORTEST_LINK, Role, TokenJSON, shown
 
 LONGEST = 3650 * 86400.0  # s
 
@@ -22,6 +23,13 @@ class TokenBody(Struct, forbid_unknown_fields=True):
     name: str
     role: Role
     expires_in: Annotated[float, Meta(gt=0, le=LONGEST)] | None = None
+
+
+class LinkBody(Struct, forbid_unknown_fields=True):
+    """A link to the pages to be made, with a token of this role, good for `expires_in` seconds."""
+
+    role: PageRole = "viewer"
+    expires_in: Annotated[float, Meta(ge=SHORTEST_LINK, le=LONGEST_LINK)] = USUAL
 
 
 class MadeJSON(TypedDict):
@@ -43,6 +51,7 @@ def token_endpoints(service: Service) -> list[Endpoint]:
     return [
         endpoint("GET", tokens, api.all, role="admin"),
         endpoint("POST", tokens, api.add, role="admin", errors=(409,)),
+        endpoint("POST", "/api/v1/pages", api.link, role="admin", errors=(409,)),
         endpoint("DELETE", tokens + "/{name}", api.revoke, role="admin", errors=(409,)),
     ]
 
@@ -67,6 +76,10 @@ class _TokenApi:
             lambda: tokens.add(body.name, body.role, by=by, now=now, expires=expires)
         )
         return MadeJSON(name=body.name, token=secret)
+
+    async def link(self, request: web.Request, body: LinkBody) -> LinkJSON:
+        """Make a link to the pages, with a token of its own in it."""
+        return await make_link(self._service, body.role, body.expires_in, who(request))
 
     async def revoke(self, request: web.Request) -> NamedJSON:
         """Let a token open nothing any more."""

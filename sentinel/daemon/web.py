@@ -13,6 +13,7 @@ from sentinel.address import is_loopback, join_host_port, split_host_port
 from sentinel.daemon import place
 from sentinel.daemon.api import application
 from sentinel.daemon.listener import Listener, bind
+from sentinel.daemon.page_link import base_of
 from sentinel.daemon.patience import Patience
 from sentinel.daemon.remote import remote_application
 from sentinel.daemon.service import Service
@@ -82,6 +83,8 @@ class Web:
         advice = "choose another address with --http HOST:PORT, or --http off"
         bound = bind(http.host, http.port, advice)
         self.http = replace(http, port=bound.getsockname()[1])
+        encrypted = http.context is not None
+        self._service.page_base = base_of(self.http.host, self.http.port, encrypted=encrypted)
         app = remote_application(self._service, loopback=http.context is None)
         patience = Patience()
         app.middlewares.insert(0, patience.heard)

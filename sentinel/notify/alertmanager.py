@@ -47,10 +47,12 @@ class Alert:
     annotations: Mapping[str, str]
     starts: float
     ends: float
+    page: str = ""
 
     def as_json(self) -> dict[str, object]:
         """As the API has it."""
         return {
+            **({"generatorURL": self.page} if self.page else {}),
             "labels": self.labels,
             "annotations": self.annotations,
             "startsAt": clock.isoformat(self.starts),
@@ -154,6 +156,7 @@ class AlertmanagerReceiver:
             annotations={name: text for name, text in annotations.items() if text},
             starts=min(sentence.onset(notice), now),
             ends=now + LIFETIME if incident.state == "open" else min(notice.at, now),
+            page=notice.page,
         )
 
     def _labels(self, notice: Notice) -> dict[str, str]:

@@ -51,7 +51,8 @@ def blocks(text: Text, buttons: Sequence[Block] = ()) -> list[Block]:
     now = [_point(Point("Now", text.done))] if text.done else []
     ends = [_point(text.ends)] if text.ends else []
     back = [[_plain(text.way_back)]] if text.way_back else []
-    built += _rich([*now, *ends, *back])
+    page = [[_bold("Page: "), _link(text.page)]] if text.page else []
+    built += _rich([*now, *ends, *back, *page])
     built += _rich([_point(Point("What to do", text.advice))] if text.advice else [])
     built += buttons
     built += _listed("Evidence", text.evidence)
@@ -112,6 +113,11 @@ def _point(point: Point) -> list[Element]:
 def _moment(seconds: float) -> Element:
     """A moment in the reader's own time; in UTC where Slack cannot do that."""
     return {"type": "date", "timestamp": int(seconds), "format": _WHEN, "fallback": utc(seconds)}
+
+
+def _link(url: str) -> Element:
+    """The one thing in a message that leads anywhere: its address is the daemon's own."""
+    return {"type": "link", "url": url, "text": "all of the incident"}
 
 
 def _plain(text: str) -> Element:

@@ -108,16 +108,19 @@ class Dispatcher:
         outbox: Outbox,
         receiver: Receiver,
         *,
+        pages: str = "",
         clock: Callable[[], float] = steady,
         backoff: Backoff | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`chance` draws from [0, 1), for the jitter."""
+        """`pages`: where its readers have the daemon's pages, if anywhere; `chance` draws from
+        [0, 1), for the jitter."""
         self.delivered = 0
         self.failed = 0
         self.last_error: str | None = None
         self._outbox = outbox
         self._receiver = receiver
+        self._pages = pages
         self._clock = clock
         self._backoff = backoff or Backoff()
         self._chance = chance
@@ -249,7 +252,8 @@ class Dispatcher:
 
     def _letter(self, delivery: Delivery) -> Letter:
         """Raises `SentinelError` when the message cannot be read."""
-        return Letter(delivery.event_id, delivery.kind, read(delivery), delivery.head)
+        notice = read(delivery).with_pages(self._pages)
+        return Letter(delivery.event_id, delivery.kind, notice, delivery.head)
 
     async def _brought_up_to_date(self, letter: Letter, delivery: Delivery) -> Letter:
         """The letter as it is to be sent now: what comes late says so."""

@@ -20,6 +20,7 @@ MAX_BYTES = 128 * 1024
 # Characters of one text, entries of one list: tried one after the other until all of it fits.
 _BOUNDS = ((8000, 64), (1000, 16), (200, 4))
 _PROSE = frozenset(("late", "text", "title", "summary", "advice", "reason", "detail"))
+_ELSEWHERE = frozenset(("at", "incident", "leader", "pages"))
 _NAME = 300  # characters of what is no prose
 
 JSON = dict[str, object]
@@ -43,7 +44,8 @@ def _event(letter: Letter) -> JSON:
         "incident": incident.pop("id"),
         "record": incident.pop("head"),
         **incident,
-        **{name: known[name] for name in known if name not in ("at", "incident", "leader")},
+        **{name: known[name] for name in known if name not in _ELSEWHERE},
+        "page": notice.page,
         "hold": _hold(notice.hold),
         "late": letter.late,
     }

@@ -287,4 +287,7 @@ def _text(notice: Notice) -> str:
         sentence.done(notice),
         sentence.advice(notice),
     ]
-    return "\n".join(html.escape(line, quote=False) for line in lines if line)
+    shown = [html.escape(line, quote=False) for line in lines if line]
+    if notice.page:
+        shown.append(f'<a href="{html.escape(notice.page)}">all of the incident</a>')
+    return "\n".join(shown)

@@ -58,7 +58,7 @@ class Text:
     """A message, the most important first. What is empty is not shown.
 
     `brief` says it all in one or two sentences, for where there is room for no more. `points` are
-    where, since when, what was measured and how sure it is; `facts` are details.
+    where, since when, what was measured and how sure it is; `facts` are details; `page` is a URL.
     """
 
     headline: str
@@ -74,6 +74,7 @@ class Text:
     more_alerts: int = 0
     host: str = ""
     commands: tuple[Command, ...] = ()
+    page: str = ""
     footer: str = ""
     brief: str = ""
 
@@ -108,6 +109,7 @@ def compose(notice: Notice, station: Station, measured: Measured | None = None) 
         more_alerts=max(0, notice.alert_count - min(len(notice.alerts), _ALERTS)),
         host=station.host,
         commands=_commands(notice, station),
+        page=notice.page,
         footer=_footer(notice),
         brief=_brief(notice),
     )
@@ -154,6 +156,7 @@ def compose_reply(
         advice=plain(notice.advice, PROSE) if held else "",
         host=station.host,
         commands=_commands(notice, station) if held else (),
+        page=notice.page if held else "",
         footer=_footer(notice),
         brief=f"Run {plain(notice.incident.run)}: {done(notice)}",
     )
@@ -174,6 +177,7 @@ def _reminder(kind: str, notice: Notice, station: Station) -> Text:
         way_back=_way_back(notice),
         host=station.host,
         commands=_commands(notice, station),
+        page=notice.page,
         footer=_footer(notice),
     )
 
@@ -374,4 +378,5 @@ def as_text(text: Text) -> str:
     lines += [f"- and {text.more_alerts} more"] if text.more_alerts else []
     lines += [f"On {text.host}:"] if text.commands else []
     lines += [f"  {command.line}   # {command.effect}" for command in text.commands]
+    lines += [f"Page: {text.page}"] if text.page else []
     return "\n".join(line for line in [*lines, text.footer] if line)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Protocol
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sentinel.errors import SentinelError
 from sentinel.held import HoldTerms
@@ -131,6 +133,7 @@ class Notice(Struct, frozen=True):
     `at`: seconds since the epoch; so are `opened_at`, 0 where it is not known, and `resolved_at`.
     `alert_count` counts also the alerts that are not listed. `hold`: the run is held for it now.
     `others` share its first message; `leader` is the one whose first message has told of this one.
+    `pages` is where the daemon's pages are for whoever reads this, empty where that is not known.
     """
 
     at: float
@@ -149,6 +152,17 @@ class Notice(Struct, frozen=True):
     last_good: LastGood | None = None
     others: tuple[Other, ...] = ()
     leader: Notice | None = None
+    pages: str = ""
+
+    @property
+    def page(self) -> str:
+        """Where the page of the incident is, or nothing."""
+        return f"{self.pages}/incidents/{quote(self.incident.id, safe='')}" if self.pages else ""
+
+    def with_pages(self, pages: str) -> Notice:
+        """The same, for readers who have the daemon's pages there."""
+        leader = self.leader.with_pages(pages) if self.leader else None
+        return replace(self, pages=pages, leader=leader)
 
 
 _decoder = msgspec.json.Decoder(Notice)

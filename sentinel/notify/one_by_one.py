@@ -15,4 +15,4 @@ def one_by_one(notice: Notice) -> list[Notice]:
 def _of(other: Other, notice: Notice) -> Notice:
     cause = Cause(other.rule, step=other.step, rank=other.rank, host=other.host)
     incident = Incident(other.id, other.run, other.state, other.severity, other.step, cause)
-    return Notice(at=notice.at, incident=incident)
+    return Notice(at=notice.at, incident=incident, pages=notice.pages)

@@ -33,6 +33,9 @@ Role = Literal["viewer", "operator", "admin", "trainer"]
 trainer reports and obeys on a training connection, and may do nothing else."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SHORTEST_LINK, LONGEST_LINK = 60.0, 30 * 86_400.0  # s that the token of a link may be good
+_LINK = re.compile(r"page-[0-9a-f]{10}")
+_REMEMBERED = 30 * 86_400.0  # s that the token of a link stays in the list after its end
 _MAX_FILE = 1 << 20  # bytes, some 4,000 tokens
 
 
@@ -53,6 +56,15 @@ class Token(Struct, frozen=True, forbid_unknown_fields=True):
         if self.revoked is not None:
             return "was revoked"
         return "has expired" if self.expires is not None and now >= self.expires else ""
+
+    def forgotten(self, now: float) -> bool:
+        """Whether it was of a link to the pages, and has been good for nothing for long.
+
+        Links are made every day, under names that nobody else will ever have.
+        """
+        ends = [end for end in (self.expires, self.revoked) if end is not None]
+        gone = bool(ends) and now - min(ends) > _REMEMBERED
+        return gone and _LINK.fullmatch(self.name) is not None
 
 
 class TokenJSON(TypedDict):
@@ -154,7 +166,7 @@ class Tokens:
                     "choose another name"
                 )
             made = Token(name, role, bearer.digest(secret), now, by, expires)
-            self._store((*tokens, made))
+            self._store((*(token for token in tokens if not token.forgotten(now)), made))
         return secret
 
     def revoke(self, name: str, *, by: str, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from sentinel.held import HoldTerms
+from sentinel.notify import event
 from sentinel.notify.blocks import blocks, without_blocks
 from sentinel.notify.loopback_message import Message
 from sentinel.notify.message import Station, as_text, compose, compose_reply
@@ -24,7 +26,7 @@ from sentinel.notify.notice import (
     Other,
 )
 from sentinel.notify.telemetry import Course, Measured, Normal
-from tests.notify.notices import HELD, REQUESTED, STATION, notice, sent
+from tests.notify.notices import HELD, REQUESTED, STATION, letter, notice, sent
 
 STACK = Evidence("stack", "stands in all_reduce", "File train.py, line 3\n  all_reduce(x)", 1)
 COURSE = Course("nonfinite_update", "", "1", (36, 37), (0.0, 1.0), (0.0, 0.0), (0.0, 1.0))
@@ -311,3 +313,20 @@ def test_what_nobody_has_answered_to_is_told_again_with_what_to_do() -> None:
     assert text.headline.startswith("STILL OPEN: ")
     assert "CRITICAL: NonFiniteUpdate in run gpt" in text.headline
     assert text.commands == compose(notice(actions=(HELD,)), STATION).commands
+
+
+def test_a_message_leads_to_the_page_of_its_incident_where_there_is_one() -> None:
+    shown = notice().with_pages("https://watch.example.org")
+    url = "https://watch.example.org/incidents/i1"
+    for kind, text in (
+        ("opened", compose(shown, STATION)),
+        ("held", compose_reply("held", shown, STATION)),
+        ("reminder", compose_reply("reminder", shown, STATION)),
+    ):
+        assert f"Page: {url}" in as_text(text), kind
+        assert f'"url": "{url}"' in json.dumps(blocks(text)), kind
+    assert "Page" not in as_text(compose(notice(), STATION))
+    whole = json.loads(event.encode(letter(about=shown)))
+    assert (whole["data"]["page"], "pages" in whole["data"]) == (url, False)
+    odd = replace(shown, incident=replace(shown.incident, id="a/ü"))
+    assert odd.page == "https://watch.example.org/incidents/a%2F%C3%BC"
