@@ -26,7 +26,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Method = Literal["GET", "POST", "DELETE"]
 Reader = Literal["viewer", "operator", "admin"]  # the role that is enough
 PREFIX = "/api/v1/"
-MAX_VALUES = 64  # of one query
+MAX_VALUES = 512  # of one query
 T = TypeVar("T")
 
 

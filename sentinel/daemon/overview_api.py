@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
@@ -13,26 +14,16 @@ from sentinel import __version__, clock
 from sentinel.clock import isoformat
 from sentinel.daemon.answer import who
 from sentinel.daemon.endpoint import Endpoint, Reader, endpoint
+from sentinel.daemon.glance import Glance, Glances, SparklineJSON
 from sentinel.daemon.operator import Operator
 from sentinel.daemon.service import Service
 from sentinel.daemon.view import rows_of
 from sentinel.engine.coverage import RunCoverage
 from sentinel.signals import CATALOG
-from sentinel.store.shapes import HoldJSON, RunRow, RunState, hold_json, number_json
+from sentinel.store.shapes import HoldJSON, RunRow, RunState, hold_json
 from sentinel.store.store import Store
 from sentinel.store.tally import Tally, tallies
 from sentinel.store.tokens import Token
-from sentinel.wire import Series
-
-SHOWN = (  # what an overview says of a run
-    "loss",
-    "grad_norm",
-    "lr",
-    "step_seconds",
-    "tokens_per_second",
-    "model_flops_utilization",
-    "device_memory_reserved_bytes",
-)
 
 
 class RunsQuery(Struct, forbid_unknown_fields=True):
@@ -49,7 +40,7 @@ class WhoJSON(TypedDict):
     version: str
 
 
-class SignalJSON(TypedDict):
+class CatalogJSON(TypedDict):
     """A signal of the catalog. `label` names the label its series carry, or is empty; `stage` is
     where in a step it arises, 0 first."""
 
@@ -68,13 +59,6 @@ class IncidentCountsJSON(TypedDict):
     open: int
     total: int
     worst: str | None
-
-
-class SparklineJSON(TypedDict):
-    """The loss over the whole run, in a few points."""
-
-    steps: list[int]
-    values: list[float | str | None]
 
 
 class CoverageCountsJSON(TypedDict):
@@ -130,6 +114,7 @@ class _OverviewApi:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._operator = Operator(service)
+        self._glances = Glances(service.past)
 
     async def whoami(self, request: web.Request) -> WhoJSON:
         """Who asks, and what they may do."""
@@ -138,10 +123,10 @@ class _OverviewApi:
         assert role != "trainer"  # who is let in nowhere here
         return WhoJSON(by=who(request), role=role, version=__version__)
 
-    async def catalog(self, request: web.Request) -> list[SignalJSON]:
+    async def catalog(self, request: web.Request) -> list[CatalogJSON]:
         """All signals that there are, whether or not any run measures them."""
         return [
-            SignalJSON(
+            CatalogJSON(
                 signal=one.name,
                 unit=one.unit,
                 help=one.help,
@@ -157,7 +142,7 @@ class _OverviewApi:
         """All runs at a glance, the newest first."""
         known = await self._known()
         newest = sorted(known.rows.values(), key=lambda row: row.started, reverse=True)
-        return [self._shown(row, known) for row in newest[: query.limit]]
+        return await self._shown(newest[: query.limit], known)
 
     async def run(self, request: web.Request) -> RunJSON:
         """One run at a glance."""
@@ -165,17 +150,25 @@ class _OverviewApi:
         known = await self._known()
         if name not in known.rows:
             raise await self._operator.no_such(name)
-        return self._shown(known.rows[name], known)
+        (shown,) = await self._shown([known.rows[name]], known)
+        return shown
 
     async def _known(self) -> _Known:
         known = await self._service.reader.call(_known)
         living = {name: rows_of(run)[0] for name, run in self._service.runs.items()}
         return _Known(known.rows | living, known.tallies, known.coverage)
 
-    def _shown(self, row: RunRow, known: _Known) -> RunJSON:
+    async def _shown(self, rows: Sequence[RunRow], known: _Known) -> list[RunJSON]:
+        def look() -> list[Glance]:
+            return [self._glances.of(row) for row in rows]
+
+        loop = asyncio.get_running_loop()
+        glances = await loop.run_in_executor(self._service.reading, look)
+        return [self._one(row, known, one) for row, one in zip(rows, glances, strict=True)]
+
+    def _one(self, row: RunRow, known: _Known, glance: Glance) -> RunJSON:
         tally = known.tallies.get(row.name, Tally())
         living = self._service.runs.get(row.name)
-        latest = living.engine.latest if living is not None else {}
         coverage = known.coverage.get(row.name)
         if coverage is None and living is not None:  # it has only just begun
             coverage = living.engine.coverage()
@@ -190,10 +183,8 @@ class _OverviewApi:
             hold=hold_json(row.hold, clock.steady()) if row.hold else None,
             incidents=IncidentCountsJSON(open=tally.open, total=tally.total, worst=tally.worst),
             open_incident=tally.newest,
-            latest={
-                name: number_json(latest[Series(name)]) for name in SHOWN if Series(name) in latest
-            },
-            sparkline=SparklineJSON(steps=[], values=[]),
+            latest=glance.latest,
+            sparkline=glance.sparkline,
             coverage=_counts(coverage),
         )
 

@@ -38,7 +38,7 @@ class Ended(Struct, forbid_unknown_fields=True):
     ended: bool = False
 
 
-class MadeJSON(TypedDict):
+class MadeSilenceJSON(TypedDict):
     """A silence that was made; `everything`: there is nothing that it does not match."""
 
     silence: SilenceJSON
@@ -74,14 +74,14 @@ class _QuietApi:
         found = await self._service.quieting.silences(ended=query.ended)
         return [as_json(silence, clock.steady()) for silence in found]
 
-    async def add(self, request: web.Request, body: SilenceBody) -> MadeJSON:
+    async def add(self, request: web.Request, body: SilenceBody) -> MadeSilenceJSON:
         """Make a silence."""
         matchers = [parse_matcher(text) for text in body.matchers]
         silence = await self._service.quieting.add(
             matchers, body.seconds, who(request, body.by), body.comment
         )
         shown = as_json(silence, clock.steady())
-        return MadeJSON(silence=shown, everything=match_everything(matchers))
+        return MadeSilenceJSON(silence=shown, everything=match_everything(matchers))
 
     async def end(self, request: web.Request) -> SilenceJSON:
         """End a silence."""

@@ -23,9 +23,11 @@ from sentinel.signals import CATALOG, Signal, did_you_mean
 from sentinel.store.history_reading import Look
 
 MAX_SIGNALS = 64  # in one question
+MAX_LABELS = 64  # in one question: an address has to hold them
 MAX_SERIES = 256  # in one answer
 
 _Step = Annotated[int, Meta(ge=0, le=1 << 53)]
+_Signal = Annotated[str, Meta(max_length=512, extra_json_schema={"enum": [*CATALOG]})]
 _Name = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
@@ -53,8 +55,8 @@ class Within(Struct, forbid_unknown_fields=True, kw_only=True):
 class SeriesQuery(Within):
     """What is asked of `/series`. With no label, all labels of those signals that have some."""
 
-    signal: Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=MAX_SIGNALS)]
-    label: Annotated[tuple[_Name, ...], Meta(max_length=MAX_SERIES)] = ()
+    signal: Annotated[tuple[_Signal, ...], Meta(min_length=1, max_length=MAX_SIGNALS)]
+    label: Annotated[tuple[_Name, ...], Meta(max_length=MAX_LABELS)] = ()
     points: Annotated[int, Meta(ge=2, le=4000)] = 1000
     band: bool = False
 
@@ -62,7 +64,7 @@ class SeriesQuery(Within):
 class HeatmapQuery(Within):
     """What is asked of `/heatmap`."""
 
-    signal: _Name
+    signal: _Signal
     rows: Literal["label", "rank"]
     columns: Annotated[int, Meta(ge=1, le=1000)] = 240
     max_rows: Annotated[int, Meta(ge=1, le=2048)] = 256

@@ -68,12 +68,11 @@ PRUNE_EVERY = 3600.0  # s
 class Settings:
     """What a daemon is told at its start. `observe`: rules may not act.
 
-    `ping`: where a standing daemon says that it lives.
-    `notify` says which of the `receivers` are told of what; None: all of everything.
-    `clean_steps` have to follow a checkpoint for it to be healthy. `buttons`: under whose messages
-    there are to be some, where the daemon stands by itself. `metrics_layers`: see the option.
-    there are to be some, where the daemon stands by itself. `page_url`: where people have the
-    pages, if that was said.
+    `ping`: where a standing daemon says that it lives. `notify` says which of the `receivers` are
+    told of what; None: all of everything. `clean_steps` have to follow a checkpoint for it to be
+    healthy. `buttons`: under whose messages there are to be some, where the daemon stands by
+    itself. `page_url`: where people have the pages, if that was said; `metrics_layers`: see the
+    option.
     """
 
     state_dir: Path

@@ -32,14 +32,14 @@ class LinkBody(Struct, forbid_unknown_fields=True):
     expires_in: Annotated[float, Meta(ge=SHORTEST_LINK, le=LONGEST_LINK)] = USUAL
 
 
-class MadeJSON(TypedDict):
+class MadeTokenJSON(TypedDict):
     """A token that was made; it is told this once."""
 
     name: str
     token: str
 
 
-class NamedJSON(TypedDict):
+class RevokedJSON(TypedDict):
     """The token that is meant."""
 
     name: str
@@ -67,7 +67,7 @@ class _TokenApi:
         found = await self._service.ledger.call(self._service.access.tokens.all)
         return [shown(token, clock.wall()) for token in found]
 
-    async def add(self, request: web.Request, body: TokenBody) -> MadeJSON:
+    async def add(self, request: web.Request, body: TokenBody) -> MadeTokenJSON:
         """Make a token."""
         by, now = who(request), clock.wall()
         expires = None if body.expires_in is None else now + body.expires_in
@@ -75,15 +75,15 @@ class _TokenApi:
         secret = await self._service.ledger.call(
             lambda: tokens.add(body.name, body.role, by=by, now=now, expires=expires)
         )
-        return MadeJSON(name=body.name, token=secret)
+        return MadeTokenJSON(name=body.name, token=secret)
 
     async def link(self, request: web.Request, body: LinkBody) -> LinkJSON:
         """Make a link to the pages, with a token of its own in it."""
         return await make_link(self._service, body.role, body.expires_in, who(request))
 
-    async def revoke(self, request: web.Request) -> NamedJSON:
+    async def revoke(self, request: web.Request) -> RevokedJSON:
         """Let a token open nothing any more."""
         name, by, now = request.match_info["name"], who(request), clock.wall()
         tokens = self._service.access.tokens
         await self._service.ledger.call(lambda: tokens.revoke(name, by=by, now=now))
-        return NamedJSON(name=name)
+        return RevokedJSON(name=name)

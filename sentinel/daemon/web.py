@@ -20,6 +20,7 @@ from sentinel.daemon.service import Service
 from sentinel.errors import AddressError
 
 LINGER = 1.0  # s that the rest of a request is read after its refusal
+MAX_ADDRESS = 64 * 1024  # bytes of what is asked for, which may name many labels
 KEPT = 75.0  # s that a connection may be idle between two requests
 
 
@@ -102,6 +103,7 @@ class Web:
             shutdown_timeout=1.0,
             keepalive_timeout=KEPT,
             lingering_time=LINGER,
+            max_line_size=MAX_ADDRESS,
         )
         self._runners.append(runner)
         await runner.setup()

@@ -64,6 +64,9 @@ def test_a_run_at_a_glance_is_what_it_is(served: Served) -> None:
     assert run["hold"]["by"] == "rule:NonFiniteUpdate"
     assert run["latest"] == {"loss": 2.0, "grad_norm": 1.0}
     assert run["coverage"]["measured"] == 5
+    steps = run["sparkline"]["steps"]
+    assert (steps[0], steps[-1]) == (1, run["step"])
+    assert run["sparkline"]["values"][4:6] == [2.0, "NaN"]
     assert served.get("/runs/run")["step"] == run["step"]
     answer, body = served.send("GET", "/api/v1/runs/rum", "viewer")
     assert (answer.status, "did you mean 'run'" in body.decode()) == (404, True)
