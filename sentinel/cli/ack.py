@@ -5,12 +5,19 @@ from __future__ import annotations
 import click
 
 from sentinel.cli.client import Client
+from sentinel.cli.examples import examples
 from sentinel.cli.place import Place, place_option
 from sentinel.errors import ControlError
 from sentinel.signals import did_you_mean
 
 
-@click.command("ack")
+@click.command(
+    "ack",
+    epilog=examples(
+        "sentinel ack",
+        "sentinel ack gpt-7b",
+    ),
+)
 @click.argument("which", required=False, metavar="[RUN|INCIDENT]")
 @place_option
 def command(which: str | None, place: Place) -> None:

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from sentinel.cli import audit_text
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, run_argument, state_option
 from sentinel.errors import SentinelError
 from sentinel.signals import did_you_mean
@@ -46,7 +47,14 @@ def _head(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
     raise click.BadParameter(f"{value!r} is no head: 12 to 64 hexadecimal digits make one")
 
 
-@click.command("audit")
+@click.command(
+    "audit",
+    epilog=examples(
+        "sentinel audit gpt-7b",
+        "sentinel audit --verify",
+        "sentinel audit gpt-7b --head 4be1f20c9d3a  # as a message showed it",
+    ),
+)
 @run_argument
 @state_option
 @json_option

@@ -10,13 +10,20 @@ import msgspec
 
 from sentinel import clock
 from sentinel.blackbox import MAX_FILE, BlackBox, Record, read
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.errors import BlackBoxError
 
 _SHOWN = ("loss", "grad_norm", "skipped", "step_seconds")
 
 
-@click.command("blackbox")
+@click.command(
+    "blackbox",
+    epilog=examples(
+        "sentinel blackbox ~/.local/state/sentinel/blackbox/8a1c/rank3.blackbox",
+        "sentinel blackbox rank3.blackbox --json",
+    ),
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @json_option
 def command(file: Path, as_json: bool) -> None:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import click
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import run_argument, wait_option
 from sentinel.cli.order import give
 from sentinel.cli.place import Place, place_option
 
 
-@click.command("checkpoint")
+@click.command(
+    "checkpoint",
+    epilog=examples(
+        "sentinel checkpoint gpt-7b",
+        "sentinel checkpoint --wait 600",
+    ),
+)
 @run_argument
 @place_option
 @wait_option

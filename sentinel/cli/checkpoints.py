@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from sentinel.cli import record
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, run_argument
 from sentinel.cli.place import Place, place_option
 from sentinel.notify.message import plain
@@ -21,7 +22,13 @@ _TAG = 32  # characters of a tag that are shown
 _WHY = 300
 
 
-@click.command("checkpoints")
+@click.command(
+    "checkpoints",
+    epilog=examples(
+        "sentinel checkpoints gpt-7b",
+        "sentinel checkpoints --all --json",
+    ),
+)
 @run_argument
 @place_option
 @json_option

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import click
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import daemon_options, state_option
 from sentinel.cli.setup import http_option, page_url_option, settings, tls_options
 
 
-@click.command("daemon")
+@click.command(
+    "daemon",
+    epilog=examples(
+        "sentinel daemon",
+        "sentinel daemon --notify /etc/sentinel/notify.yaml --observe",
+        "sentinel daemon --listen tls://0.0.0.0:9476 --tls-cert c.pem --tls-key k.pem",
+    ),
+)
 @state_option
 @daemon_options
 @http_option(default="127.0.0.1:9475")

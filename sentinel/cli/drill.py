@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.errors import SentinelError
 
@@ -34,9 +35,18 @@ class _Drill(click.Command):
         """See `click.Command`."""
         with formatter.section("Faults"):
             formatter.write_dl([*FAULTS.items()])
+        super().format_epilog(ctx, formatter)
 
 
-@click.command("drill", cls=_Drill)
+@click.command(
+    "drill",
+    cls=_Drill,
+    epilog=examples(
+        "sentinel drill  # list the faults",
+        "sentinel drill nan",
+        "sentinel drill slow-rank --json",
+    ),
+)
 @click.argument("fault", type=click.Choice([*FAULTS]), metavar="[FAULT]", required=False)
 @click.option(
     "--state",

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from sentinel.cli import record
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, run_argument
 from sentinel.cli.place import Place, place_option
 from sentinel.cli.whereabouts import whereabouts
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 STACK_LINES = 10  # of each stack that are shown
 
 
-@click.command("incidents")
+@click.command(
+    "incidents",
+    epilog=examples(
+        "sentinel incidents",
+        "sentinel incidents gpt-7b --json",
+    ),
+)
 @run_argument
 @place_option
 @json_option

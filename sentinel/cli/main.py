@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from sentinel import __version__
+from sentinel.cli.examples import examples
 from sentinel.errors import AddressError, SentinelError
 
 # name -> (module, what it does). A module is imported when its command is used: help is quick.
@@ -59,7 +60,15 @@ class _Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "sentinel run -- torchrun --nproc-per-node 8 train.py",
+        "sentinel drill nan  # watch it find one",
+        "sentinel status",
+    ),
+)
 @click.version_option(__version__, prog_name="sentinel")
 def sentinel() -> None:
     """Watch large models while they train: find what went wrong, hold all ranks at one step,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import notify_option, state_option
 from sentinel.signals import did_you_mean
 
@@ -16,12 +17,23 @@ if TYPE_CHECKING:
     from sentinel.notify.settings import Route
 
 
-@click.group("notify")
+@click.group(
+    "notify",
+    epilog=examples(
+        "sentinel notify check notify.yaml",
+        "sentinel notify test --notify notify.yaml",
+    ),
+)
 def command() -> None:
     """Check whom incidents are told to, and send everybody a sample."""
 
 
-@command.command("check")
+@command.command(
+    "check",
+    epilog=examples(
+        "sentinel notify check notify.yaml",
+    ),
+)
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
     """Check a notification FILE: its form, its receivers and routes, and that secrets are there.
@@ -42,7 +54,13 @@ def check(file: Path) -> None:
     )
 
 
-@command.command("test")
+@command.command(
+    "test",
+    epilog=examples(
+        "sentinel notify test",
+        "sentinel notify test oncall --notify notify.yaml",
+    ),
+)
 @click.argument("receiver", required=False)
 @notify_option
 @state_option

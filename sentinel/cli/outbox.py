@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from sentinel import clock
 from sentinel.cli import record
 from sentinel.cli.client import Client
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.cli.place import Place, place_option
 from sentinel.clock import timestamp
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 _ID = 12  # digits shown of an id
 
 
-@click.group("outbox", invoke_without_command=True)
+@click.group(
+    "outbox",
+    invoke_without_command=True,
+    epilog=examples(
+        "sentinel outbox",
+        "sentinel outbox --failed --json",
+        "sentinel outbox resend --all",
+    ),
+)
 @place_option
 @click.option("--failed", is_flag=True, help="Only what will not be tried again by itself.")
 @json_option
@@ -46,7 +55,13 @@ def command(context: click.Context, place: Place, failed: bool, as_json: bool) -
         _show(one)
 
 
-@command.command("resend")
+@command.command(
+    "resend",
+    epilog=examples(
+        "sentinel outbox resend --all",
+        "sentinel outbox resend 1f0c9a7be2d4",
+    ),
+)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All that have failed.")
 @place_option

@@ -5,12 +5,20 @@ from __future__ import annotations
 import click
 
 from sentinel import wire
+from sentinel.cli.examples import examples
 from sentinel.cli.options import hold_seconds, run_argument, wait_option
 from sentinel.cli.order import give
 from sentinel.cli.place import Place, place_option
 
 
-@click.command("pause")
+@click.command(
+    "pause",
+    epilog=examples(
+        "sentinel pause gpt-7b",
+        "sentinel pause gpt-7b --hold-for 30m --unattended stop",
+        "sentinel pause gpt-7b --daemon https://node-1:9475",
+    ),
+)
 @run_argument
 @place_option
 @wait_option

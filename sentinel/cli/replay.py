@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from sentinel.cli import replay_text
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, rules_option
 from sentinel.cli.progress import Progress
 from sentinel.engine import rulefile
@@ -41,7 +42,14 @@ def _png(_: click.Context, __: click.Parameter, path: Path | None) -> Path | Non
     return path
 
 
-@click.command("replay")
+@click.command(
+    "replay",
+    epilog=examples(
+        "sentinel replay trainer.jsonl",
+        "sentinel replay ~/.local/state/sentinel --rules strict --compare default",
+        "sentinel replay log.csv --column loss=train/total_loss --plot log.png",
+    ),
+)
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
 )

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import click
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import run_argument, wait_option
 from sentinel.cli.order import give
 from sentinel.cli.place import Place, place_option
 
 
-@click.command("resume")
+@click.command(
+    "resume",
+    epilog=examples(
+        "sentinel resume gpt-7b",
+        "sentinel resume gpt-7b --rollback last-good --skip 200",
+        "sentinel resume gpt-7b --lr-scale 0.5 --checkpoint",
+    ),
+)
 @run_argument
 @place_option
 @wait_option

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import daemon_options, state_option
 from sentinel.cli.setup import http_option, page_url_option, parse_http_option, settings
 from sentinel.errors import SentinelError
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
     from sentinel.daemon.web import HttpAddress
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True})
+@click.command(
+    "run",
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples(
+        "sentinel run -- torchrun --nproc-per-node 8 train.py",
+        "sentinel run --name gpt-7b --http 127.0.0.1:9475 -- deepspeed train.py",
+        "sentinel run --observe --rules my-rules.yaml -- python train.py",
+    ),
+)
 @state_option
 @daemon_options
 @click.option("--name", metavar="RUN", help="What to call the run [default: script and time].")

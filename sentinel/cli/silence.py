@@ -9,6 +9,7 @@ import msgspec
 
 from sentinel.cli.audit_text import plain
 from sentinel.cli.client import Client
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.cli.place import Place, place_option
 from sentinel.duration import seconds_of
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from sentinel.store.silences import SilenceJSON
 
 
-@click.command("silence")
+@click.command(
+    "silence",
+    epilog=examples(
+        "sentinel silence run=gpt-7b --for 2h --comment 'moving racks'",
+        "sentinel silence rule=LossSpike 'host=~\"node-1.*\"' --for 30m",
+        "sentinel silence --list",
+        "sentinel silence --end 3",
+    ),
+)
 @click.argument("matchers", nargs=-1, metavar="[MATCHER]...")
 @click.option("--for", "lasts", metavar="DURATION", help="How long, such as 30m or 2h [needed].")
 @click.option("--comment", default="", metavar="TEXT", help="Why, for those who look later.")

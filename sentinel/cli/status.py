@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from sentinel.cli import coverage_text, record
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, run_argument
 from sentinel.cli.place import Place, place_option
 from sentinel.clock import timestamp
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
     from sentinel.store.shapes import HoldJSON, StatusJSON
 
 
-@click.command("status")
+@click.command(
+    "status",
+    epilog=examples(
+        "sentinel status",
+        "sentinel status gpt-7b --json",
+        "sentinel status gpt-7b --coverage  # what is seen, what is not",
+    ),
+)
 @run_argument
 @place_option
 @json_option

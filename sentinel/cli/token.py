@@ -11,6 +11,7 @@ import msgspec
 
 from sentinel import clock
 from sentinel.cli.client import Client
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.cli.place import Place, Remote, place_option
 from sentinel.duration import seconds_of
@@ -29,7 +30,13 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
     return seconds
 
 
-@click.group("token")
+@click.group(
+    "token",
+    epilog=examples(
+        "sentinel token add anna --role operator --expires 30d",
+        "sentinel token list",
+    ),
+)
 def command() -> None:
     """Say who may reach the daemon over the network, and what they may do there.
 
@@ -37,7 +44,13 @@ def command() -> None:
     """
 
 
-@command.command("add")
+@command.command(
+    "add",
+    epilog=examples(
+        "sentinel token add anna --role operator --expires 30d",
+        "sentinel token add cluster --role trainer",
+    ),
+)
 @click.argument("name")
 @click.option(
     "--role",
@@ -64,7 +77,13 @@ def add(name: str, role: Role, expires: float | None, place: Place) -> None:
     click.echo(secret)
 
 
-@command.command("list")
+@command.command(
+    "list",
+    epilog=examples(
+        "sentinel token list",
+        "sentinel token list --json",
+    ),
+)
 @place_option
 @json_option
 def list_(place: Place, as_json: bool) -> None:
@@ -84,7 +103,12 @@ def list_(place: Place, as_json: bool) -> None:
         click.echo(line)
 
 
-@command.command("revoke")
+@command.command(
+    "revoke",
+    epilog=examples(
+        "sentinel token revoke anna",
+    ),
+)
 @click.argument("name")
 @place_option
 def revoke(name: str, place: Place) -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import click
 
+from sentinel.cli.examples import examples
 from sentinel.cli.rules import check, explain, listing, run_tests
 
 
-@click.group("rules")
+@click.group(
+    "rules",
+    epilog=examples(
+        "sentinel rules check my-rules.yaml",
+        "sentinel rules list --signals",
+    ),
+)
 def command() -> None:
     """Check, test and list rules, and see why one fired or did not."""
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import click
 import msgspec
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.engine import rulefile
 from sentinel.engine.rule import NO_TEXT, Rule
 from sentinel.errors import RuleError
 
 
-@click.command("check")
+@click.command(
+    "check",
+    epilog=examples(
+        "sentinel rules check my-rules.yaml",
+        "sentinel rules check default my-rules.yaml --json",
+    ),
+)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @json_option
 def command(files: tuple[str, ...], as_json: bool) -> int:
     """Check rule files, or shipped packs by their names; says what is wrong in which line.
 
     What is allowed and most likely not meant is a warning, and no reason to fail.
-
-    \b
-    Examples:
-      sentinel rules check my-rules.yaml
-      sentinel rules check default my-rules.yaml --json
     """
     wrong = 0
     told: list[dict[str, object]] = []

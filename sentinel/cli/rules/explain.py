@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, rules_option, state_option
 from sentinel.cli.rules import explain_text
 from sentinel.engine import rulefile
@@ -28,7 +29,14 @@ def _labels(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> di
     return labels
 
 
-@click.command("explain")
+@click.command(
+    "explain",
+    epilog=examples(
+        "sentinel rules explain LossSpike --run gpt --step 431",
+        "sentinel rules explain RankLossSpike --run gpt --step 431 --label rank=5",
+        "sentinel rules explain LossSpike --log log.jsonl --step 431 --rules my.yaml",
+    ),
+)
 @click.argument("rule")
 @click.option("--run", metavar="RUN", help="A recorded run; may be left out if there is but one.")
 @click.option(
@@ -64,12 +72,6 @@ def command(
 
     The record of the run is replayed up to that step. Every part of the rule's expression is shown
     with its value, and how the alert stood.
-
-    \b
-    Examples:
-      sentinel rules explain LossSpike --run gpt --step 431
-      sentinel rules explain RankLossSpike --run gpt --step 431 --label rank=5
-      sentinel rules explain LossSpike --log trainer.jsonl --step 431 --rules my-rules.yaml
     """
     if run is not None and file is not None:
         raise click.UsageError("--run and --log name two runs: give one of them")

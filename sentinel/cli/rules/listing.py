@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import click
 import msgspec
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.engine import rulefile
 from sentinel.engine.detectors import DETECTORS
@@ -19,7 +20,15 @@ from sentinel.signals import CATALOG, Reduction, Signal
 _LEAST = 32  # characters that the last column is given, however narrow the terminal
 
 
-@click.command("list")
+@click.command(
+    "list",
+    epilog=examples(
+        "sentinel rules list",
+        "sentinel rules list my-rules.yaml --json",
+        "sentinel rules list --signals",
+        "sentinel rules list --functions",
+    ),
+)
 @click.argument("pack", default="default")
 @click.option("--signals", is_flag=True, help="List instead the signals that rules can read.")
 @click.option("--functions", is_flag=True, help="List instead the functions that rules can call.")
@@ -28,13 +37,6 @@ def command(pack: str, signals: bool, functions: bool, as_json: bool) -> None:
     """List the rules of a pack, or what rules can be made of.
 
     PACK is a shipped pack or a rule file.
-
-    \b
-    Examples:
-      sentinel rules list
-      sentinel rules list my-rules.yaml --json
-      sentinel rules list --signals
-      sentinel rules list --functions
     """
     if signals or functions:
         (_print_signals if signals else _print_functions)(as_json)

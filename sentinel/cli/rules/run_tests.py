@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from sentinel.assets import asset_dir
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.errors import RuleError
 from sentinel.replay.rule_test.case import Case
@@ -15,7 +16,13 @@ from sentinel.replay.rule_test.reading import read_cases
 from sentinel.replay.rule_test.verdict import Failure, failures
 
 
-@click.command("test")
+@click.command(
+    "test",
+    epilog=examples(
+        "sentinel rules test",
+        "sentinel rules test my-rules-test.yaml --json",
+    ),
+)
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @json_option
 def command(files: tuple[Path, ...], as_json: bool) -> int:
@@ -36,11 +43,6 @@ def command(files: tuple[Path, ...], as_json: bool) -> int:
             - alertname: NonFiniteLoss
               eval_step: 42
               exp_alerts: [{exp_labels: {rank: "0"}}]
-
-    \b
-    Examples:
-      sentinel rules test
-      sentinel rules test my-rules-test.yaml --json
     """
     results: list[dict[str, object]] = []
     count = failed = broken = 0
