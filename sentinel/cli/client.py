@@ -155,11 +155,20 @@ class Client:
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Ask, and be answered."""
+        status, data = self._exchange(method, path, body)
+        return _done(status, data)
+
+    def read_if_known(self, path: str) -> bytes | None:
+        """What is at this path; None where the daemon is of a version that knows of no such."""
+        status, data = self._exchange("GET", path, None)
+        return None if status == 404 else _done(status, data)
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         connection, headers = _connection(self.place)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            data, status = response.read(), response.status
+            return response.status, response.read()
         except TimeoutError as error:
             raise SentinelError(
                 f"the daemon of {self.place} does not answer within {TIMEOUT:g} s: it is stopped "
@@ -169,10 +178,13 @@ class Client:
             raise _absence(self.place, error) from error
         finally:
             connection.close()
-        if status == 200:
-            return data
-        reason = _reason(data)
-        raise ControlError(reason) if status == 409 else SentinelError(reason)
+
+
+def _done(status: int, data: bytes) -> bytes:
+    if status == 200:
+        return data
+    reason = _reason(data)
+    raise ControlError(reason) if status == 409 else SentinelError(reason)
 
 
 def _connection(place: Place) -> tuple[http.client.HTTPConnection, dict[str, str]]:

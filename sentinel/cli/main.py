@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("run", "Run a training command under a daemon of its own."),
     "daemon": ("daemon", "Run a standing daemon that serves many runs."),
     "status": ("status", "Show what goes on."),
+    "top": ("top", "Watch runs, ranks and incidents, live in the terminal."),
     "incidents": ("incidents", "Show what went wrong, where, and what was done."),
     "audit": ("audit", "Show who did what to a run, and check that it was not tampered with."),
     "blackbox": ("blackbox", "Read the last steps of a rank from its black box."),
@@ -66,7 +67,7 @@ class _Commands(click.Group):
     epilog=examples(
         "sentinel run -- torchrun --nproc-per-node 8 train.py",
         "sentinel drill nan  # watch it find one",
-        "sentinel status",
+        "sentinel top",
     ),
 )
 @click.version_option(__version__, prog_name="sentinel")

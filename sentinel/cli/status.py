@@ -9,14 +9,13 @@ import msgspec
 
 from sentinel.cli import coverage_text, record
 from sentinel.cli.examples import examples
+from sentinel.cli.hold_text import terms
 from sentinel.cli.options import json_option, run_argument
 from sentinel.cli.place import Place, place_option
-from sentinel.clock import timestamp
-from sentinel.held import HoldTerms
 
 if TYPE_CHECKING:
     from sentinel.engine.coverage import RunCoverage
-    from sentinel.store.shapes import HoldJSON, StatusJSON
+    from sentinel.store.shapes import StatusJSON
 
 
 @click.command(
@@ -49,24 +48,6 @@ def command(run: str | None, place: Place, as_json: bool, coverage: bool) -> Non
         click.echo(line)
 
 
-def _terms(hold: HoldJSON) -> list[str]:
-    """What the hold costs, how it ends, and what may end the job first."""
-    if hold["unattended"] is None or hold["hold_for_s"] is None:
-        return []  # the ranks have not told yet
-    terms = HoldTerms(
-        hold["unattended"],
-        hold["hold_for_s"],
-        hold["ranks"] or 1,
-        hold["unit"] or "rank",
-        timestamp(hold["deadline"]) if hold["deadline"] else 0.0,
-        hold["group_timeout_s"] or 0.0,
-    )
-    since = timestamp(hold["since"])
-    lines = [f"{label}: {value}" for label, value in terms.facts(since, since + hold["held_s"])]
-    warning = terms.warning(since)
-    return [*lines, *([f"WARNING: {warning}"] if warning else [])]
-
-
 def _cover(reports: list[RunCoverage], place: Place, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(reports).decode())
@@ -86,7 +67,7 @@ def _show(entry: StatusJSON) -> None:
     click.echo(f"{line}, {len(entry['ranks'])} of {entry['world_size']} ranks known")
     if entry["state"] in record.OVER:
         return
-    for line in _terms(hold) if hold and entry["state"] == "held" else ():
+    for line in terms(hold) if hold and entry["state"] == "held" else ():
         click.echo(f"  {line}")
     for rank in entry["ranks"]:
         click.echo(

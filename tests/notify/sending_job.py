@@ -9,7 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from sentinel.notify import Dispatcher, SlackReceiver
+from sentinel.notify.dispatcher import Dispatcher
+from sentinel.notify.slack import SlackReceiver
 from sentinel.store import Store
 from sentinel.store.outbox import to_all
 from tests.store.changes import incident

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sentinel.notify import SlackReceiver
 from sentinel.notify.loopback_message import Message
 from sentinel.notify.loopback_slack import SCOPES, Fault, LoopbackSlack
 from sentinel.notify.notice import Evidence, Notice
 from sentinel.notify.receiver import Letter
+from sentinel.notify.slack import SlackReceiver
 from sentinel.notify.telemetry import Course, Measured, Normal
 from tests.notify.notices import HELD, letter, notice
 

@@ -15,11 +15,12 @@ import pytest
 
 from sentinel.clock import steady
 from sentinel.errors import SentinelError
-from sentinel.notify import Backoff, Dispatcher, SlackReceiver
+from sentinel.notify.dispatcher import Backoff, Dispatcher
 from sentinel.notify.loopback_message import Message
 from sentinel.notify.loopback_slack import Fault, LoopbackSlack
 from sentinel.notify.notice import Notice, read
 from sentinel.notify.receiver import Letter, Posted
+from sentinel.notify.slack import SlackReceiver
 from sentinel.store import Store
 from sentinel.store.outbox import to_all
 from tests.store.changes import alert, incident, pause

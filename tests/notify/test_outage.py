@@ -16,10 +16,11 @@ import pytest
 
 from sentinel.errors import DeliveryError, StateError
 from sentinel.held import HoldTerms
-from sentinel.notify import Backoff, Dispatcher, Receiver, SlackReceiver
+from sentinel.notify.dispatcher import Backoff, Dispatcher
 from sentinel.notify.loopback_message import Message
 from sentinel.notify.loopback_slack import Fault, LoopbackSlack
-from sentinel.notify.receiver import Letter, Posted
+from sentinel.notify.receiver import Letter, Posted, Receiver
+from sentinel.notify.slack import SlackReceiver
 from sentinel.store import HoldRow, Store
 from sentinel.store.outbox import to_all
 from sentinel.store.writing import Reminder

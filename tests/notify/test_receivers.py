@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from sentinel.errors import DeliveryError
-from sentinel.notify import SlackReceiver
 from sentinel.notify.alertmanager import AlertmanagerReceiver
 from sentinel.notify.grafana import GrafanaReceiver
 from sentinel.notify.loopback_slack import LoopbackSlack
 from sentinel.notify.notice import Action, Alert, Cause, Evidence, Incident, Notice
 from sentinel.notify.receiver import Receiver
+from sentinel.notify.slack import SlackReceiver
 from sentinel.notify.standard_output import StdoutReceiver
 from sentinel.notify.webhook import WebhookReceiver
 from tests.daemon.process import eventually

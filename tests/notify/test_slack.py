@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from sentinel.errors import DeliveryError, SentinelError
-from sentinel.notify import SlackReceiver
 from sentinel.notify.loopback_slack import Fault, LoopbackSlack
 from sentinel.notify.notice import Action, Notice
 from sentinel.notify.receiver import Posted
+from sentinel.notify.slack import SlackReceiver
 from tests.notify.notices import HELD, letter, notice
 
 TOKEN = "xoxb-1234567890-secret"
