@@ -36,6 +36,7 @@ COMMANDS = {
     "token": ("token", "Say who may reach the daemon over the network, and what they may do."),
     "replay": ("replay", "Try rules on recorded runs and on other tools' logs."),
     "rules": ("rules", "Check, test and list rules, and see why one fired or did not."),
+    "doctor": ("doctor", "Check this set-up, and say what to do about what is not right."),
     "drill": ("drill", "Train a small model, break it on purpose, and watch what is noticed."),
 }
 

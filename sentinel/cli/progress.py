@@ -24,16 +24,17 @@ class Progress:
 
     def tell(self, what: str, share: float | None, rows: int) -> None:
         """So many rows are done of this, in all; `share` of it where that is known."""
-        if not self._on:
-            return
-        now = clock.monotonic()
-        if now - self._last < self._every:
-            return
-        self._last = now
         known = "" if share is None else f"{100 * share:.0f}%, "
-        rate = rows / max(now - self._begun, 1e-9)
-        self._write(f"{_CLEAR}{what[:40]}: {known}{rows:,} rows, {rate:,.0f} rows/s")
-        self._shown = True
+        rate = rows / max(clock.monotonic() - self._begun, 1e-9)
+        self.say(f"{what[:40]}: {known}{rows:,} rows, {rate:,.0f} rows/s")
+
+    def say(self, text: str) -> None:
+        """This is where it stands; `text` is one line."""
+        now = clock.monotonic()
+        if self._on and now - self._last >= self._every:
+            self._last = now
+            self._shown = True
+            self._write(f"{_CLEAR}{text[:79]}")
 
     def clear(self) -> None:
         """Take the line away."""

@@ -155,15 +155,18 @@ class LoopbackSlack:
         fault = self._next_fault(method)
         if fault and not fault.kind.endswith("_after"):
             return await _go_wrong(fault, request)
+        headers: dict[str, str] = {}
         try:
             fields = await _fields(request)
-            self._authenticate(request, method, fields)
+            headers["x-oauth-scopes"] = ",".join(self._authenticate(request, method, fields))
             if method not in self.methods:
                 raise SlackError("unknown_method")
             answer = {"ok": True, **self.methods[method](fields)}
         except SlackError as error:
             answer = {"ok": False, **error.answer}
-        return await _go_wrong(fault, request) if fault else web.json_response(answer)
+        if fault:
+            return await _go_wrong(fault, request)
+        return web.json_response(answer, headers=headers)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         """The bytes of a file, at the address that was given out for it."""
@@ -185,7 +188,8 @@ class LoopbackSlack:
                 return fault
         return None
 
-    def _authenticate(self, request: web.Request, method: str, fields: Fields) -> None:
+    def _authenticate(self, request: web.Request, method: str, fields: Fields) -> list[str]:
+        """The scopes of whoever asks."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = token if scheme == "Bearer" else fields.get("token")
         if not given:
@@ -200,6 +204,7 @@ class LoopbackSlack:
         needed = self.needs.get(method)
         if needed is not None and needed not in scopes:
             raise SlackError("missing_scope", needed=needed, provided=",".join(sorted(scopes)))
+        return sorted(scopes)
 
     def _auth_test(self, fields: Fields) -> Answer:
         return {

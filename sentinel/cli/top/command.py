@@ -29,7 +29,7 @@ from sentinel.signals import did_you_mean
     epilog=examples(
         "sentinel top",
         "sentinel top gpt-7b --sort wait",
-        "sentinel top --once | head -20",
+        "sentinel top --once",
         "sentinel top --daemon https://node-1:9475 --token-file ~/.sentinel-token",
     ),
 )
