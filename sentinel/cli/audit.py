@@ -12,6 +12,7 @@ import msgspec
 from sentinel.cli import audit_text
 from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, run_argument, state_option
+from sentinel.cli.progress import Progress
 from sentinel.errors import SentinelError
 from sentinel.signals import did_you_mean
 
@@ -120,7 +121,9 @@ def _row_json(link: Link) -> RowJSON:
 
 
 def _verify(store: Store, names: list[str], head: str | None, as_json: bool) -> int:
-    verified = [_verified(store, name, head) for name in names]
+    progress = Progress(wanted=not as_json)
+    verified = [_verified(store, name, head, progress) for name in names]
+    progress.clear()
     if as_json:
         click.echo(msgspec.json.encode(verified).decode())
     for one in [] if as_json else verified:
@@ -136,8 +139,9 @@ def _verify(store: Store, names: list[str], head: str | None, as_json: bool) -> 
     return 0 if all(one["intact"] for one in verified) else 1
 
 
-def _verified(store: Store, name: str, head: str | None) -> VerifiedJSON:
-    links, broken = store.verify(name)
+def _verified(store: Store, name: str, head: str | None, progress: Progress) -> VerifiedJSON:
+    shown = audit_text.plain(name) or audit_text.NO_RUN
+    links, broken = store.verify(name, lambda row: progress.say(f"{shown}: row {row:,}"))
     reason = broken.reason if broken else None
     if broken is None and head and not any(str(link.hash).startswith(head) for link in links):
         reason = (

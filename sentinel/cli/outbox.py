@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,9 +15,12 @@ from sentinel.cli import record
 from sentinel.cli.client import Client
 from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
+from sentinel.cli.order import POLL
 from sentinel.cli.place import Place, place_option
+from sentinel.cli.progress import Progress
 from sentinel.clock import timestamp
 from sentinel.duration import in_words
+from sentinel.errors import SentinelError
 
 if TYPE_CHECKING:
     from sentinel.store.outbox_json import OutboxJSON
@@ -58,22 +63,52 @@ def command(context: click.Context, place: Place, failed: bool, as_json: bool) -
 @command.command(
     "resend",
     epilog=examples(
-        "sentinel outbox resend --all",
+        "sentinel outbox resend --all --wait 60",
         "sentinel outbox resend 1f0c9a7be2d4",
     ),
 )
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All that have failed.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait until they have arrived, or failed again; 0: not at all.",
+)
 @place_option
-def resend(ids: tuple[str, ...], everything: bool, place: Place) -> None:
+def resend(ids: tuple[str, ...], everything: bool, wait: float, place: Place) -> None:
     """Send messages again that failed: those with these IDs, as `sentinel outbox` shows them.
 
-    Needs a daemon, and there the rights of an operator. What comes late says so.
+    Needs a daemon, and there the rights of an operator. What comes late says so. Exit status 1 if
+    they were waited for, and one has not arrived.
     """
     if bool(ids) == everything:
         raise click.UsageError("name the messages to be sent again, or give --all")
-    again = Client(place).resend(None if everything else [one.lower() for one in ids])
-    click.echo(f"{len(again)} message{'s' * (len(again) != 1)} will be sent again")
+    client = Client(place)
+    again = client.resend(None if everything else [one.lower() for one in ids])
+    if wait and again:
+        _await_arrival(client, again, wait)
+    else:
+        click.echo(f"{len(again)} message{'s' * (len(again) != 1)} will be sent again")
+
+
+def _await_arrival(client: Client, ids: Sequence[str], wait: float) -> None:
+    """Until nothing more comes of these messages. Raises `SentinelError` if one is left."""
+    progress, deadline = Progress(), clock.monotonic() + wait
+    while True:
+        left = [one for one in client.outbox() if one["id"] in ids]
+        arrived = f"{len(ids) - len(left)} of {len(ids)} messages have arrived"
+        if all(one["state"] == "failed" for one in left) or clock.monotonic() > deadline:
+            break
+        progress.say(arrived)
+        time.sleep(POLL)
+    progress.clear()
+    if left:
+        why = f" ({left[0]['error']})" if left[0]["error"] else ""
+        raise SentinelError(f"{arrived}{why}: see `sentinel outbox`")
+    click.echo(arrived)
 
 
 def _show(one: OutboxJSON) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,8 +113,7 @@ class _Replaying:
     rows: int = 0
 
     def __post_init__(self) -> None:
-        to_terminal = sys.stdout.isatty()
-        self._progress = Progress(wanted=not (self.as_json and to_terminal))
+        self._progress = Progress(wanted=not self.as_json)
         self._status = 0
 
     def all(self, files: Sequence[Path], format_: str, columns: Mapping[str, str]) -> int:

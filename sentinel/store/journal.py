@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -137,13 +137,17 @@ def chain(connection: sqlite3.Connection, run: str) -> list[Link]:
     return [Link(row["run"], row["number"], row["content"], row["hash"]) for row in found]
 
 
-def first_break(links: Sequence[Link], run: str) -> Break | None:
+def first_break(
+    links: Sequence[Link], run: str, checked: Callable[[int], None] = lambda _: None
+) -> Break | None:
     """Where a run's chain does not hold; None when it does, from its first row to its last.
 
-    That the last one is the newest that ever was, only a head noted elsewhere can show.
+    That the last one is the newest that ever was, only a head noted elsewhere can show. `checked`
+    is told the number of each row before it is looked at.
     """
     previous = GENESIS
     for number, link in enumerate(links, 1):
+        checked(number)
         if reason := _fault(link, run, number, previous):
             return Break(number, reason)
         previous = str(link.hash)

@@ -376,15 +376,17 @@ class Store:
         with self._database.snapshot() as connection:
             return journal.chain(connection, run)
 
-    def verify(self, run: str) -> tuple[list[Link], Break | None]:
+    def verify(
+        self, run: str, checked: Callable[[int], None] = lambda _: None
+    ) -> tuple[list[Link], Break | None]:
         """The journal of a run, and where it does not hold, or the table of actions belies it.
 
         None when all is as it was written; whether the newest rows are missing, only a head that
-        was noted elsewhere can show.
+        was noted elsewhere can show. `checked` is told of each row, for those who wait.
         """
         with self._database.snapshot() as connection:
             links = journal.chain(connection, run)
-            broken = journal.first_break(links, run)
+            broken = journal.first_break(links, run, checked)
             return links, broken or journal.disagreement(connection, run, links)
 
     def open_incident(self, run: str) -> OpenIncident | None:

@@ -90,7 +90,11 @@ async def test_what_failed_for_a_wrong_token_is_shown_and_goes_out_once_that_is_
             found = await settled(daemon, ["failed", "failed"])
             while found[0]["attempts"] < 2:
                 found = await settled(daemon, ["failed", "failed"])
-            assert [one["attempts"] for one in found] == [2, 1]
+            told = ["resend", second["id"], "--wait", "60", "--state", state]
+            again = await run("outbox", *told, status=1)
+            assert "0 of 1 messages have arrived (Slack refused: invalid_auth" in again
+            found = await settled(daemon, ["failed", "failed"])
+            assert [one["attempts"] for one in found] == [2, 2]
             unknown = await run("outbox", "resend", "0123456789", "--state", state, status=1)
             assert "no message 0123456789 has failed" in unknown
         finally:

@@ -10,6 +10,7 @@ import msgspec
 from sentinel.assets import asset_dir
 from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
+from sentinel.cli.progress import Progress
 from sentinel.errors import RuleError
 from sentinel.replay.rule_test.case import Case
 from sentinel.replay.rule_test.reading import read_cases
@@ -46,19 +47,24 @@ def command(files: tuple[Path, ...], as_json: bool) -> int:
     """
     results: list[dict[str, object]] = []
     count = failed = broken = 0
+    progress = Progress(wanted=not as_json)
     for file in files or _shipped():
         try:
             cases = read_cases(file)
         except RuleError as error:
             broken += 1
+            progress.clear()
             click.echo(f"sentinel: {error}", err=True)
             continue
         for case in cases:
+            progress.say(f"{count} tests done, now {case.name} of {file.name}")
             found = failures(case)
             count, failed = count + 1, failed + bool(found)
             results.append(_as_json(file, case, found))
             if found and not as_json:
+                progress.clear()
                 click.echo(_as_text(file, case, found))
+    progress.clear()
     if as_json:
         click.echo(msgspec.json.encode(results).decode())
     else:

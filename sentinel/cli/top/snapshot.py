@@ -21,8 +21,9 @@ Number = float | str | None
 """As in JSON: "NaN", "Infinity" and "-Infinity" are strings, None is not measured."""
 
 WAIT = "collective_wait_seconds"
-MEMORY = ("device_memory_used_bytes", "device_memory_reserved_bytes", "host_memory_process_bytes")
-_MOST_ROWS = 256  # of one answer about ranks
+MEMORY, WITHOUT_DEVICE = "device_memory_reserved_bytes", "host_memory_process_bytes"
+_LATELY = 128  # steps, of which the newest value counts: of many ranks not every step is kept
+_MOST_RANKS = 2048  # in one answer
 
 
 class Incidents(Struct, frozen=True):
@@ -119,12 +120,11 @@ def take(client: Client, wanted: str | None) -> Snapshot:
 
 def _by_rank(client: Client, run: RunLine) -> dict[str, dict[int, float]]:
     """Newest values by rank: how long it waits for others, and its memory."""
-    memory = next((name for name in MEMORY if name in run.latest), MEMORY[-1])
+    memory = MEMORY if MEMORY in run.latest else WITHOUT_DEVICE
     found = {}
     for name, signal in (("wait", WAIT), ("memory", memory)):
-        query = urlencode(
-            {"signal": signal, "rows": "rank", "from": run.step, "max_rows": _MOST_ROWS}
-        )
+        asked = {"signal": signal, "rows": "rank", "columns": 2, "max_rows": _MOST_RANKS}
+        query = urlencode({**asked, "from": max(0, run.step - _LATELY)})
         answer = client.read_if_known(f"/api/v1/runs/{quote(run.run, safe='')}/heatmap?{query}")
         if answer is not None:
             found[name] = newest(msgspec.json.decode(answer, type=_Heatmap))
