@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from sentinel import wire
+from sentinel.assets import asset_dir
 from sentinel.cli.main import execute
 from sentinel.engine.language.functions import USAGE
 from sentinel.signals import CATALOG
 from sentinel.store import Recording
+from tests.cli.terminal import Terminal
 from tests.engine.world import frame, hello, rule_file
 
 Captured = pytest.CaptureFixture[str]
@@ -244,3 +246,12 @@ def test_help_has_examples(capsys: Captured, command: str) -> None:
     status, out, _ = _run(capsys, "rules", command, "--help")
     assert status == 0
     assert f"sentinel rules {command}" in out.split("Examples:")[1]
+
+
+def test_how_far_the_tests_have_come_is_told_to_terminals_on_stderr_alone() -> None:
+    file = str(asset_dir("rules") / "tests" / "deepseek-guide.yaml")
+    with Terminal("rules", "test", file) as terminal:
+        terminal.await_text(" tests done, now ")
+        assert terminal.end() == 0
+    assert terminal.written.rstrip().endswith(b"all right")
+    assert terminal.written.count(b"\r\x1b[K") >= 2
