@@ -64,7 +64,7 @@ def _scraping(setup: Setup, targets: list[_Target]) -> Finding:
     if not ours:
         return problem(
             f"it scrapes {len(targets)} target(s), none on port {port}",
-            f"add a job with the target HOST:{port} to its scrape_configs (docs/prometheus.md)",
+            f"add a job with the target HOST:{port} to its scrape_configs",
         )
     down = [one for one in ours if one.health == "down"]
     if down:
