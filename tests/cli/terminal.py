@@ -13,22 +13,24 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from tests.daemon.process import PATIENCE, environment
 
+_NOTHING: Mapping[str, str] = {}
 _CODES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 
 
 class Terminal:
     """`with Terminal("top", "--state", ...) as terminal:`: `sentinel` runs in it.
 
-    `written` is all that came, as it came.
+    It has 80 columns and 24 lines. `written` is all that came, as it came.
     """
 
-    def __init__(self, *arguments: str, columns: int = 80, lines: int = 24, **more: str) -> None:
+    def __init__(self, *arguments: str, env: Mapping[str, str] = _NOTHING) -> None:
         self._outer, self._inner = pty.openpty()
-        self._size(columns, lines)
+        self._size(80, 24)
         self.before = termios.tcgetattr(self._inner)
         self.written = b""
         self.process = subprocess.Popen(
@@ -40,7 +42,7 @@ class Terminal:
                 **{k: v for k, v in environment().items() if k not in ("COLUMNS", "LINES")},
                 "TERM": "xterm-256color",
                 "PYTHONUTF8": "1",
-                **more,
+                **env,
             },
             start_new_session=True,
         )

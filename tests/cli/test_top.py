@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import io
+import re
 import signal
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
+from sentinel import clock, wire
+from sentinel.cli.client import Client
 from sentinel.cli.top import ranks
 from sentinel.cli.top.frame import View, frame
 from sentinel.cli.top.letters import Letters, number, scaled, seconds
 from sentinel.cli.top.screen import split_keys
-from sentinel.cli.top.snapshot import Incidents, Number, RunLine, Snapshot, Trend
+from sentinel.cli.top.snapshot import (
+    WITHOUT_DEVICE,
+    Incidents,
+    Number,
+    RunLine,
+    Snapshot,
+    Trend,
+    take,
+)
 from sentinel.store.shapes import CauseJSON, IncidentJSON, RankJSON
 from tests.cli.terminal import Terminal
-from tests.daemon.fake_job import FakeJob
+from tests.daemon.fake_job import FakeJob, FakeRank, Register
 from tests.daemon.process import Daemon, eventually, sentinel
 from tests.daemon.scenes import broken
 
@@ -203,10 +216,8 @@ def test_keys_are_told_apart(data: bytes, names: list[str], left: bytes) -> None
 
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, FakeJob]]:
-    """A daemon with a held run, and one that goes on."""
+    """A daemon with a held run."""
     daemon = Daemon(tmp_path_factory.mktemp("held") / "state").start()
-    other = FakeJob(daemon.place, run="other").connect()
-    other.train()
     yield daemon, broken(daemon)
     daemon.kill()
 
@@ -227,13 +238,15 @@ def test_a_run_that_is_not_there_is_said_at_once(held: tuple[Daemon, FakeJob]) -
 
 def test_it_obeys_keys_and_sizes_and_outlives_its_daemon(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path / "state").start()
-    broken(daemon)
-    FakeJob(daemon.place, run="other").connect().train()
+    jobs = [FakeJob(daemon.place, run=name).connect() for name in ("other", "run")]
+    for job in jobs:
+        job.train()
     with Terminal("top", "--every", "0.2", "--state", str(daemon.state)) as terminal:
         terminal.await_text("run: 2 ranks, the worst first")
+        assert re.search(rb"\x1b\[(1;)?3[0-9]m", terminal.written)
         terminal.press(b"s")
         terminal.await_text("run: 2 ranks, by rank")
-        terminal.press(b"\x1b[A")
+        terminal.press(b"\x1b[B")
         terminal.await_text("other: 2 ranks, by rank")
         terminal.resize(150, 40)
         terminal.await_text(" " * 80)
@@ -255,7 +268,7 @@ def test_it_obeys_keys_and_sizes_and_outlives_its_daemon(tmp_path: Path) -> None
 def test_the_terminal_is_left_as_it_was_whatever_ends_it(
     held: tuple[Daemon, FakeJob], end: signal.Signals
 ) -> None:
-    with Terminal("top", "--state", str(held[0].state)) as terminal:
+    with Terminal("top", "--state", str(held[0].state), env={"NO_COLOR": "1"}) as terminal:
         terminal.await_text("q quit")
         assert terminal.mode != list(terminal.before)
         terminal.process.send_signal(end)
@@ -264,30 +277,58 @@ def test_the_terminal_is_left_as_it_was_whatever_ends_it(
     assert terminal.written.count(ALTERNATE) == terminal.written.count(NORMAL) == 1
     assert terminal.written.rfind(SHOWN) > terminal.written.rfind(HIDDEN)
     assert b"Traceback" not in terminal.written
+    assert not re.search(rb"\x1b\[(1;)?3[0-9]m", terminal.written)
 
 
-def test_a_terminal_that_can_nothing_is_shown_it_once(held: tuple[Daemon, FakeJob]) -> None:
-    with Terminal("top", "--state", str(held[0].state), TERM="dumb") as terminal:
+def test_a_terminal_that_can_nothing_is_shown_it_once_in_plain_letters(
+    held: tuple[Daemon, FakeJob],
+) -> None:
+    plain = {"TERM": "dumb", "PYTHONIOENCODING": "ascii"}
+    with Terminal("top", "--state", str(held[0].state), env=plain) as terminal:
         assert terminal.end() == 0
     assert b"\x1b" not in terminal.written
     assert b"the worst first" in terminal.written
-
-
-def test_no_color_is_shown_to_who_wants_none(held: tuple[Daemon, FakeJob]) -> None:
-    with Terminal("top", "--state", str(held[0].state), NO_COLOR="1") as terminal:
-        terminal.await_text("q quit")
-        terminal.press(b"q")
-        assert terminal.end() == 0
-    assert b"\x1b[31m" not in terminal.written
-    assert b"\x1b[1;31m" not in terminal.written
-
-
-def test_letters_beyond_ascii_stay_away_where_they_cannot_be_shown(
-    held: tuple[Daemon, FakeJob],
-) -> None:
-    with Terminal(
-        "top", "--once", "--state", str(held[0].state), PYTHONIOENCODING="ascii"
-    ) as terminal:
-        assert terminal.end() == 0
+    assert b"\n> " in terminal.written
     assert terminal.written.isascii()
-    assert b"> " in terminal.written
+
+
+class Measuring(FakeRank):
+    """A rank that tells its memory, as much more as its number says."""
+
+    def hello(self) -> wire.Hello:
+        """See `FakeRank`."""
+        series = (wire.Series("loss"), wire.Series(WITHOUT_DEVICE))
+        return msgspec.structs.replace(super().hello(), series=series)
+
+    def measure(self) -> None:
+        """One step more."""
+        self.step += 1
+        packed = struct.pack("<2d", 2.5, 1e9 * (1 + self.rank))
+        self.send(wire.Frame(self.step, self.step, clock.steady(), packed))
+
+
+def test_the_numbers_are_those_that_the_daemon_has(held: tuple[Daemon, FakeJob]) -> None:
+    register, place = Register(), held[0].place
+    ranks_of_it = [
+        Measuring(place, register, run="measured", rank=rank, world_size=2) for rank in range(2)
+    ]
+    for one in ranks_of_it:
+        one.connect()
+    for _ in range(3):
+        for one in ranks_of_it:
+            one.measure()
+
+    def taken() -> Snapshot | None:
+        found = take(Client(held[0].state), "measured")
+        return found if len(found.by_rank.get("memory", ())) == 2 else None
+
+    snapshot = eventually(taken, "values by rank")
+    assert snapshot.by_rank["memory"] == {0: 1e9, 1: 2e9}
+    line = next(line for line in snapshot.runs if line.run == "measured")
+    assert (line.state, line.step, line.latest["loss"]) == ("running", 3, 2.5)
+    broken_one = next(line for line in snapshot.runs if line.run == "run")
+    assert (broken_one.state, broken_one.incidents.open) == ("held", 1)
+    assert broken_one.needs_somebody
+    assert take(Client(held[0].state), None).chosen == "run"
+    for one in ranks_of_it:
+        one.close()
