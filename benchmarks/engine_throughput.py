@@ -6,10 +6,11 @@
 Every rank reports every step; frames are encoded beforehand and decoded by `sentinel.wire` as the
 daemon does. Rules are the shipped pack. Printed for each number of ranks: frames/s of decoding
 alone and of decoding and judging, on one core by process time; what a step of all ranks takes; the
-longest time that one frame held up the next, which is the one that completes a step; and by how
-much the process grows in as many steps as `--memory-steps` says, after as many to warm up (there
-are 16 snapshots of all windows, one each 100 steps). `--write` puts the table into
-benchmarks/RESULTS.md.
+longest time that one frame held up the next, which is the one that completes a step; what
+giving each step to the history of the run adds to it, what writing that takes in another thread,
+and the bytes of a step in the file; and by how much the process grows in as many steps as
+`--memory-steps` says, after as many to warm up (there are 16 snapshots of all windows, one each 100
+steps). `--write` puts the table into benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -21,17 +22,27 @@ import random
 import resource
 import struct
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import islice
+from pathlib import Path
 
 from msgspec import structs
 
 from benchmarks.results import write_part
 from sentinel import wire
+from sentinel.daemon.counts import Counts
+from sentinel.daemon.historian import Historian
+from sentinel.engine.evaluation.values import Source
+from sentinel.engine.layout import Axis
+from sentinel.engine.observer import Observer
 from sentinel.engine.rulefile import load, resolve_pack
 from sentinel.engine.run import RunEngine
+from sentinel.store.history import History
+from sentinel.store.reading import whole
+from sentinel.store.recording import Recording
 from sentinel.wire import VERSION, Frame, Hello, Series
 
 PLAIN = (
@@ -60,8 +71,8 @@ def main() -> None:
         f"numpy {version('numpy')}, msgspec {version('msgspec')}; pack default",
         "",
         "| ranks | series | frames decoded a second | and judged | a step of all ranks "
-        "| longest frame | grown by |",
-        "|---|---|---|---|---|---|---|",
+        "| longest frame | of it kept | written | bytes kept | grown by |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
     for ranks in options.ranks:
@@ -74,10 +85,12 @@ def main() -> None:
 def _row(ranks: int, series: int, seconds: float, memory_steps: int) -> str:
     floor = _decode_only(ranks, series, seconds)
     rate, longest = _decode_and_judge(ranks, series, seconds)
+    keeping, writing, size = _keep(ranks, series, seconds)
     grown = _growth(ranks, series, memory_steps)
     return (
         f"| {ranks} | {series} | {floor:,.0f} | {rate:,.0f} | {1000 * ranks / rate:.1f} ms "
-        f"| {1000 * longest:.1f} ms | {grown / 2**20:.2f} MiB in {memory_steps} steps |"
+        f"| {1000 * longest:.1f} ms | {1000 * keeping:.2f} ms | {1000 * writing:.2f} ms "
+        f"| {size:,.0f} | {grown / 2**20:.2f} MiB in {memory_steps} steps |"
     )
 
 
@@ -117,9 +130,41 @@ def _decode_only(ranks: int, series: int, seconds: float) -> float:
     return count / (time.process_time() - began)
 
 
-def _decode_and_judge(ranks: int, series: int, seconds: float) -> tuple[float, float]:
+def _keep(ranks: int, series: int, seconds: float) -> tuple[float, float, float]:
+    """What keeping a step takes: seconds while it is judged, seconds of writing, bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        recording = Recording.open(Path(name))
+        history = History(recording.database)
+        timed = _Timed("benchmark", history, Counts())
+        _decode_and_judge(ranks, series, seconds, timed)
+        history.close_run("benchmark")
+        began = time.process_time()
+        steps = history.flush()
+        writing = time.process_time() - began
+        (row,) = recording.database.rows("SELECT sum(bytes) AS size FROM history_blocks")
+        recording.close()
+    return timed.spent / steps, writing / steps, whole(row["size"]) / steps
+
+
+class _Timed(Historian):
+    """One that knows what it takes."""
+
+    spent = 0.0
+
+    def stepped(self, source: Source, axes: Mapping[str, Axis], step: int, now: float) -> None:
+        """See `Observer`."""
+        began = time.process_time()
+        super().stepped(source, axes, step, now)
+        self.spent += time.process_time() - began
+
+
+def _decode_and_judge(
+    ranks: int, series: int, seconds: float, observer: Observer | None = None
+) -> tuple[float, float]:
     """Frames a second, and the longest time that one took."""
     engine = RunEngine("benchmark", load(resolve_pack("default")))
+    if observer is not None:
+        engine.watch(observer)
     for rank in range(ranks):
         engine.feed(rank, _hello(rank, ranks, series), 0.0)
     spent, longest, count, now = 0.0, 0.0, 0, 0.0

@@ -169,3 +169,97 @@ def _course(sheet: str, column: str, done: Floats, noise: np.random.Generator) -
     if column == "layers.7" or column == greatest("loss"):
         course[spike] *= 40.0
     return course
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        state = Path(name) / "state"
+        began = time.perf_counter()
+        make_state(state, options.steps)
+        made = time.perf_counter() - began
+        size = (state / "telemetry.db").stat().st_size
+        lines = [
+            "# How long charts of a long run take",
+            "",
+            "Written by `python -m benchmarks.first_paint --write`, whose description says what is "
+            "measured.",
+            "",
+            f"{processor()}; Python {platform.python_version()}, numpy {version('numpy')}, "
+            f"SQLite {sqlite3.sqlite_version}; {options.steps:,} steps of {len(PLAIN)} signals, "
+            f"{LAYERS} layers and {RANKS} ranks: {size / 1e6:,.0f} MB, written in {made:.1f} s",
+            "",
+            "| question | answered in | the first time | bytes of the answer | floor |",
+            "|---|---|---|---|---|",
+        ]
+        daemon = Daemon(state).start()
+        try:
+            lines += [_row(daemon, *question, options.repeat) for question in _questions()]
+        finally:
+            daemon.kill()
+    print("\n".join(lines))
+    if options.write:
+        write_part("\n".join(lines))
+
+
+def _questions() -> list[tuple[str, str, str]]:
+    """What it is, the path and query, and which columns of which sheets it is made from."""
+    plain = "&".join(f"signal={signal}" for signal in PLAIN)
+    alone, coarse = f"sheet = '{ALONE}'", "SELECT coarse"
+    labeled, ranks = "sheet = 'layer_grad_norm'", "sheet = 'step_seconds by rank'"
+    return [
+        ("all charts", f"series?{plain}", f"{coarse} FROM history_sheets WHERE {alone}"),
+        (
+            "all charts with their bands",
+            f"series?{plain}&band=1",
+            f"SELECT coarse, body FROM history_sheets WHERE {alone}",
+        ),
+        (
+            "loss alone, with its band",
+            "series?signal=loss&band=1",
+            f"SELECT coarse, body FROM history_sheets WHERE {alone}",
+        ),
+        (
+            "layers by steps",
+            "heatmap?signal=layer_grad_norm&rows=label",
+            f"{coarse} FROM history_sheets WHERE {labeled}",
+        ),
+        (
+            "ranks by steps",
+            "heatmap?signal=step_seconds&rows=rank",
+            f"{coarse} FROM history_sheets WHERE {ranks}",
+        ),
+        ("what there is", "signals", "SELECT * FROM history_columns"),
+    ]
+
+
+def _row(daemon: Daemon, name: str, path: str, sql: str, repeat: int) -> str:
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        status, body = daemon.get(f"/api/v1/runs/{RUN}/{path}")
+        assert status == 200, body
+        answers.append(body)
+
+    connection = sqlite3.connect(daemon.state / "telemetry.db")
+    took = [_seconds(ask) for _ in range(repeat)]
+    floor = [_seconds(lambda: connection.execute(sql).fetchall()) for _ in range(repeat)]
+    connection.close()
+    return (
+        f"| {name} | {1000 * statistics.median(took):.0f} ms | {1000 * took[0]:.0f} ms "
+        f"| {len(answers[0]):,} | {1000 * statistics.median(floor):.1f} ms |"
+    )
+
+
+def _seconds(what: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    what()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

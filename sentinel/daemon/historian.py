@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from sentinel.engine.rule import Key
 from sentinel.engine.step import JudgedStep
 from sentinel.signals import CATALOG
 from sentinel.store.bins import singles
-from sentinel.store.history import History
 from sentinel.store.history_row import ALONE, Form, Part, Row, by_rank, greatest
 
 log = logging.getLogger("sentinel.daemon")
@@ -49,10 +49,17 @@ _LEFT_OUT = frozenset({"replica_checksum"})
 _WAIT = "collective_wait_seconds"  # which a rank has one of for each collective: their sum
 
 
+class Keeps(Protocol):
+    """What takes rows in: `store.history.History`."""
+
+    def append(self, run: str, row: Row) -> None:
+        """Remember a judged step."""
+
+
 class Historian:
     """The observer of one run's engine. Its faults are counted, and go no further."""
 
-    def __init__(self, run: str, history: History, counts: Counts) -> None:
+    def __init__(self, run: str, history: Keeps, counts: Counts) -> None:
         self._run = run
         self._history = history
         self._counts = counts

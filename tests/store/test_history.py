@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sentinel.errors import StateError
@@ -22,7 +22,7 @@ from tests.store.past import LAYERS, RUN, Kept, Values, measured, row, shaped
 
 ANY = st.one_of(
     st.none(),
-    st.floats(width=32),
+    st.floats(-(2.0**100), 2.0**100, width=32),
     st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -1.5, 2.0]),
 )
 # A stretch of training: how far the run goes back before it, how many steps it does (and by how
@@ -48,7 +48,7 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
     kept.close()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(STRETCHES, st.sampled_from([1, 2, 16, 64, 128, 4096]))
 def test_what_is_read_is_what_was_judged_last(
     stretches: list[tuple[int, int, int, int, str, list[float | None]]], length: int
@@ -106,8 +106,8 @@ def _compare(kept: Kept, key: tuple[str, str], judged: dict[int, Values], length
                 np.mean(finite), rel=1e-5, abs=1e-3 * max(map(abs, finite))
             )
         if key == (ALONE, "loss") and finite:
-            top = next(s for s in steps if judged[s][key] == max(finite))
-            assert found.rank[at, 0] == judged[top][ALONE, greatest("loss")]
+            tops = [step for step in steps if judged[step][key] == max(finite)]
+            assert found.rank[at, 0] in {judged[top][ALONE, greatest("loss")] for top in tops}
     assert set(place) <= {*stretches}
 
 
