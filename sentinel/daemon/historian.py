@@ -59,8 +59,9 @@ class Keeps(Protocol):
 class Historian:
     """The observer of one run's engine. Its faults are counted, and go no further."""
 
-    def __init__(self, run: str, history: Keeps, counts: Counts) -> None:
+    def __init__(self, run: str, history: Keeps, counts: Counts, cells: int = CELLS) -> None:
         self._run = run
+        self._cells = cells
         self._history = history
         self._counts = counts
         self._told = False
@@ -94,7 +95,7 @@ class Historian:
         columns = source.columns
         plan = self._plan
         if plan is None or not plan.fits(columns):
-            plan = self._plan = _Plan(columns)
+            plan = self._plan = _Plan(columns, self._cells)
             self._greatest, self._since = None, 0
         with np.errstate(all="ignore"):
             parts = [source.arrays, *(_flat(source.read(one)) for one in plan.derived)]
@@ -133,7 +134,7 @@ def _flat(values: Values) -> Values:
 class _Plan:
     """Where in a row what is, as long as nothing more is announced."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, most: int) -> None:
         self._columns = columns
         self._size = _size(columns)
         self.derived = [
@@ -154,7 +155,7 @@ class _Plan:
             if signal != _WAIT:
                 self._along[columns.of_signal[signal][0][0]] = line
         cells = max(1, len(self.of_ranks) * len(ranks))
-        self.every = 1 << max(0, (cells - 1) // CELLS).bit_length()
+        self.every = 1 << max(0, (cells - 1) // most).bit_length()
         self.form, self.form_with_ranks = self._forms(ranks)
 
     def fits(self, columns: Columns) -> bool:
