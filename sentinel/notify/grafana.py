@@ -1,45 +1,32 @@
 """Grafana as a receiver, through grafana-api: an incident is one annotation, from onset to end.
 
-The library blocks, follows redirects, and reads answers without an end. So its calls run beside
-the event loop, and its session speaks through an adapter of ours, which bounds what is read and
-tells errors apart. Of the library's annotations only the change by PATCH is used: it knows
-dashboards by number alone, which Grafana has given up for the UID.
+The library blocks, so its calls run beside the event loop. Of its annotations only the change by
+PATCH is used: it knows dashboards by number alone, which Grafana has given up for the UID.
 """
 
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-import msgspec
-import requests
 from grafana_api.grafana_face import GrafanaFace
-from requests.adapters import HTTPAdapter
 
 from sentinel import clock
 from sentinel.errors import DeliveryError
 from sentinel.notify import request, sentence
 from sentinel.notify.aside import Aside
+from sentinel.notify.grafana_session import connect
 from sentinel.notify.message import plain
 from sentinel.notify.notice import Notice
 from sentinel.notify.one_by_one import one_by_one
 from sentinel.notify.receiver import Letter, Posted
-from sentinel.notify.request import LIMIT, refusal
 
 T = TypeVar("T")
-Timeout = float | tuple[float | None, float | None] | None
-Certificate = str | tuple[str, str] | None
 
 _TAG = 100  # characters that Grafana keeps of a tag
 _MAX_TAGS = 40
-_PART = 1024  # bytes that are read at once, between looks at the clock
-
-
-class _Error(msgspec.Struct):
-    message: str
 
 
 class GrafanaReceiver:
@@ -194,83 +181,7 @@ class GrafanaReceiver:
             raise DeliveryError(why, doubtful=changes) from None
 
     def _client(self) -> GrafanaFace:
-        parts = urlsplit(self._url)
-        prefix = parts.path.lstrip("/")
-        grafana = GrafanaFace(
-            self._token,
-            host=parts.netloc,
-            url_path_prefix=f"{prefix}/" if prefix else "",
-            protocol=parts.scheme,
-            timeout=self._timeout / 2,  # for the connection, and for each part of an answer
-        )
-        session = grafana.api.s
-        session.headers["Accept-Encoding"] = "identity"
-        adapter = _Bounded(self._who, self._timeout)
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
-        session.trust_env = not request.is_loopback(self._url)
-        return grafana
-
-
-class _Bounded(HTTPAdapter):
-    """Makes every answer a small one, and every refusal a `DeliveryError`."""
-
-    def __init__(self, who: str, timeout: float) -> None:
-        super().__init__()
-        self._who = who
-        self._timeout = timeout
-
-    def send(
-        self,
-        request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: Timeout = None,
-        verify: bool | str = True,
-        cert: Certificate = None,
-        proxies: dict[str, str] | None = None,
-    ) -> requests.Response:
-        """See `HTTPAdapter`. Raises `DeliveryError`."""
-        try:
-            answer = super().send(request, True, timeout, verify, cert, proxies)
-            with answer:
-                body = self._read(answer)
-        except requests.RequestException as error:
-            raise self._silence(error) from None
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        if not 200 <= answer.status_code < 300:
-            raise refusal(self._who, answer.status_code, headers, detail=_said(body))
-        whole = requests.Response()
-        whole.status_code = answer.status_code
-        whole.request = request
-        whole.raw = io.BytesIO(body)
-        return whole
-
-    def _read(self, answer: requests.Response) -> bytes:
-        deadline = clock.monotonic() + self._timeout
-        body = bytearray()
-        for part in answer.iter_content(_PART):
-            body += part
-            if len(body) > LIMIT or clock.monotonic() > deadline:
-                raise DeliveryError(f"{self._who} does not come to an end", doubtful=True)
-        return bytes(body)
-
-    def _silence(self, error: requests.RequestException) -> DeliveryError:
-        """Why there is no answer, without the address that the library's own words have."""
-        # What ended before anything was sent comes wrapped, with the reason inside.
-        unsent = error.args and hasattr(error.args[0], "reason")
-        if isinstance(error, requests.exceptions.SSLError):
-            return DeliveryError(f"{self._who} cannot be reached: its certificate is not trusted")
-        if isinstance(error, requests.ConnectTimeout) or unsent:
-            return DeliveryError(f"{self._who} cannot be reached")
-        return DeliveryError(f"{self._who} did not answer", doubtful=True)
-
-
-def _said(body: bytes) -> str:
-    """The message in an error of Grafana's."""
-    try:
-        return plain(msgspec.json.decode(body, type=_Error).message)
-    except msgspec.MsgspecError:
-        return ""
+        return connect(self._url, self._token, self._who, self._timeout)
 
 
 def _tag(name: str, value: str) -> str:
