@@ -37,6 +37,7 @@ COMMANDS = {
     "replay": ("replay", "Try rules on recorded runs and on other tools' logs."),
     "rules": ("rules", "Check, test and list rules, and see why one fired or did not."),
     "doctor": ("doctor", "Check this set-up, and say what to do about what is not right."),
+    "dashboards": ("dashboards", "Put Sentinel's dashboards into Grafana."),
     "drill": ("drill", "Train a small model, break it on purpose, and watch what is noticed."),
 }
 
