@@ -122,11 +122,15 @@ def push(
         pushed = push_all(
             server, dashboards, page_url=page_url, folder=folder, datasource=datasource
         )
-        if as_json:
-            click.echo(msgspec.json.encode([*pushed]).decode())
-            return
-        for one in pushed:
-            click.echo(f"{one.title}: {one.change}, version {one.version}, {one.url}")
+        done = []
+        try:
+            for one in pushed:
+                done.append(one)
+                if not as_json:
+                    click.echo(f"{one.title}: {one.change}, version {one.version}, {one.url}")
+        finally:  # what has happened is told, whatever came then
+            if as_json:
+                click.echo(msgspec.json.encode(done).decode())
 
 
 def _token(file: Path | None) -> str:

@@ -51,7 +51,7 @@ class Dashboard:
             "schemaVersion": SCHEMA,
             "editable": True,
             "graphTooltip": 1,  # the same moment is marked on all panels
-            "refresh": "10s",
+            "refresh": "30s",
             "time": {"from": "now-3h", "to": "now"},
             "timezone": "browser",
             "templating": {"list": variables},

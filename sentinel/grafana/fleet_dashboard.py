@@ -26,7 +26,10 @@ RUNNING, LOST = 'state="running"', 'state="lost"'
 _RUN = '${__data.fields["Run"]:percentencode}'
 _LABEL = "${__field.labels.run:percentencode}"
 _LINKS = (
-    data_link("Its dashboard", f"/d/{RUN_UID}?var-run={_RUN}&${{datasource:queryparam}}"),
+    data_link(
+        "Its dashboard",
+        f"/d/{RUN_UID}?var-run={_RUN}&${{datasource:queryparam}}&${{__url_time_range}}",
+    ),
     data_link("Its page", f"${{page}}/runs/{_RUN}"),
 )
 _INCIDENT = (
@@ -124,7 +127,10 @@ def _runs() -> Panel:
 
 def _charts() -> tuple[Panel, ...]:
     links = [
-        data_link("Its dashboard", f"/d/{RUN_UID}?var-run={_LABEL}&${{datasource:queryparam}}"),
+        data_link(
+            "Its dashboard",
+            f"/d/{RUN_UID}?var-run={_LABEL}&${{datasource:queryparam}}&${{__url_time_range}}",
+        ),
         data_link("Its page", f"${{page}}/runs/{_LABEL}"),
     ]
 

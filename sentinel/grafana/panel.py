@@ -51,7 +51,7 @@ class Panel:
             "description": self.description,
             "datasource": DATASOURCE,
             "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
-            "targets": [_target(at, query) for at, query in enumerate(self.queries)],
+            "targets": [self._target(at, query) for at, query in enumerate(self.queries)],
             "fieldConfig": {"defaults": self.defaults, "overrides": [*self.overrides]},
             "options": self.options,
         }
@@ -59,23 +59,25 @@ class Panel:
             panel["transformations"] = [*self.transformations]
         return panel
 
+    def _target(self, at: int, query: Query) -> Json:
+        # What is shown of now alone is asked of now alone: a state that was is none any more.
+        now = self.kind in ("stat", "table")
+        return {
+            "refId": reference(at),
+            "datasource": DATASOURCE,
+            "editorMode": "code",
+            "expr": query.expression,
+            "legendFormat": query.legend or "__auto",
+            "instant": now,
+            "range": not now,
+            "format": self.kind if self.kind in ("table", "heatmap") else "time_series",
+        }
+
 
 def reference(at: int) -> str:
-    """What Grafana calls the query at this place: A, B, C..."""
-    return chr(ord("A") + at)
-
-
-def _target(at: int, query: Query) -> Json:
-    target: Json = {
-        "refId": reference(at),
-        "datasource": DATASOURCE,
-        "editorMode": "code",
-        "expr": query.expression,
-        "legendFormat": query.legend or "__auto",
-    }
-    if query.now:
-        return target | {"instant": True, "range": False, "format": "table"}
-    return target | {"range": True, "format": "heatmap" if query.buckets else "time_series"}
+    """What Grafana calls the query at this place: A to Z, then AA, AB..."""
+    more, last = divmod(at, 26)
+    return (reference(more - 1) if more else "") + chr(ord("A") + last)
 
 
 def thresholds(warn: float | None = None, bad: float | None = None) -> Json:
@@ -237,7 +239,7 @@ def heat(title: str, description: str, query: Query, unit: str) -> Panel:
         "heatmap",
         title,
         description,
-        (replace(query, buckets=True),),
+        (query,),
         options={
             "calculate": False,
             "cellGap": 1,
@@ -268,7 +270,7 @@ class Column:
 def table(title: str, description: str, *columns: Column) -> Panel:
     """A row for each set of labels that the queries share."""
     asked = [column for column in columns if column.query is not None]
-    queries = tuple(replace(c.query, now=True) for c in asked if c.query is not None)
+    queries = tuple(column.query for column in asked if column.query is not None)
     # With one query alone Grafana calls its value "Value", else "Value #A" and so on.
     values = [f"Value #{reference(at)}" if len(asked) > 1 else "Value" for at in range(len(asked))]
     fields = {one.name: one.label or values[asked.index(one)] for one in columns}

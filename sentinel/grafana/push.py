@@ -112,10 +112,14 @@ def _message() -> str:
 
 
 def has(stored: object, wanted: object) -> bool:
-    """Whether all that is wanted is there. Grafana adds what it likes, and leaves out what is empty
-    or nothing."""
+    """Whether all that is wanted is there.
+
+    Grafana adds what it likes, leaves out what is empty, and may put a default for a null.
+    """
+    if wanted is None:
+        return True
     if stored is None:
-        return wanted in ([], {}, "", None)
+        return wanted in ([], {}, "")
     if isinstance(wanted, dict):
         return isinstance(stored, dict) and all(
             has(stored.get(key), value) for key, value in wanted.items()

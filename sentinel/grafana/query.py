@@ -25,14 +25,11 @@ class Query:
 
     `style`: "limit" is a dashed red line, "middle" a dashed gray one, "edge" none, and "band" an
     area down to the query before.
-    `now`: the value at the end of the range alone, as a table or a single number needs it.
     """
 
     expression: str
     legend: str = ""
     style: Style = ""
-    now: bool = False
-    buckets: bool = False
 
 
 def signal(name: str, stat: str, which: str = ONE) -> str:

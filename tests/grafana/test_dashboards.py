@@ -22,7 +22,7 @@ from sentinel.store.shapes import RunState
 from tests.grafana import reading
 from tests.grafana.reading import FOLDER, JSON, NAMES, PROMETHEUS, load, panels
 
-BUILT_IN = {"__rate_interval", "__data", "__field", "__all"}
+BUILT_IN = {"__rate_interval", "__data", "__field", "__all", "__url_time_range"}
 GRAFANAS_UNITS = {"short", "locale", "percentunit", "s", "dtdurations", "bytes", "binBps"} | {
     "watt",
     "celsius",
@@ -117,7 +117,7 @@ def test_links_lead_to_the_pages_of_the_daemon_and_to_each_other() -> None:
         "${page}/",
         "${page}/runs/X",
         "${page}/incidents/X",
-        "/d/sentinel-run?var-run=X&X",
+        "/d/sentinel-run?var-run=X&X&X",
     }
     assert load("run")["uid"] == "sentinel-run"
     assert all(":percentencode}" in url for url in urls if url.startswith("${page}/") and url[8:])

@@ -326,6 +326,7 @@ def test_a_url_or_a_token_that_cannot_be_one_is_refused(url: str, token: str, sa
     [
         ({"a": 1, "more": 2}, {"a": 1}, True),
         ({}, {"a": [], "b": {}, "c": ""}, True),
+        ({"a": 0}, {"a": None}, True),
         ({}, {"a": 0}, False),
         ({}, {"a": False}, False),
         ({"a": [1, 2]}, {"a": [1]}, False),
@@ -379,6 +380,16 @@ async def test_the_command_tells_what_became_of_each(
     assert [(one["uid"], one["change"]) for one in json.loads(said)] == [
         (uid, "unchanged") for uid in OURS
     ]
+
+    grafana.provisioned = {"sentinel-fleet"}
+    del grafana.dashboards["sentinel-fleet"], grafana.dashboards["sentinel-run"]
+    status, said = await run("--json")
+    assert status == 1
+    first, error = said.splitlines()
+    assert [(one["uid"], one["change"]) for one in json.loads(first)] == [
+        ("sentinel-run", "created")
+    ]
+    assert "Cannot save provisioned dashboard" in error
 
     status, said = await run("--page-url", "sentinel.example")
     assert (status, "--page-url" in said) == (2, True)
