@@ -23,15 +23,16 @@ _CALLED = {
 def over_ranks(name: str, title: str = "", *, warn: float | None = None) -> Panel:
     """A signal without a label: as rules judge it, and how far ranks differ.
 
-    A sum or a norm over ranks stands alone: it lies far from what each of them has.
+    A sum or a norm over ranks stands alone: it lies far from what each of them has. So does what
+    is of the run and of no rank.
     """
-    own = own_stat(CATALOG[name])
+    own, known = own_stat(CATALOG[name]), stats(CATALOG[name])
     judged = Query(signal(name, own), _CALLED[own])
     queries: tuple[Query, ...] = (judged,)
-    if own == "mean":
+    if own == "mean" and "min" in known:
         lowest = Query(signal(name, "min"), _LOWEST, "edge")
         queries = (lowest, Query(signal(name, "max"), _HIGHEST, "band"), judged)
-    elif own == "max":
+    elif own == "max" and "mean" in known:
         queries = (judged, Query(signal(name, "mean"), _CALLED["mean"]))
     return lines(
         title or title_of(name),

@@ -6,6 +6,7 @@ view-dashboard-json-model, and for variables and annotations the schema of grafa
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 
 from sentinel.grafana.grid import Section, laid_out
@@ -55,10 +56,20 @@ class Dashboard:
             "time": {"from": "now-3h", "to": "now"},
             "timezone": "browser",
             "templating": {"list": variables},
-            "annotations": {"list": [_BUILT_IN, *self.annotations]},
+            "annotations": {
+                "list": [_BUILT_IN, *(_linked(one, page_url) for one in self.annotations)]
+            },
             "links": [*self.links, _OTHERS],
             "panels": laid_out(self.sections),
         }
+
+
+def _linked(annotation: Json, page_url: str) -> Json:
+    """With the address itself: in the text of an annotation Grafana knows no variables."""
+    if "textFormat" not in annotation:
+        return annotation
+    text = str(annotation["textFormat"]).replace("${page}", html.escape(page_url))
+    return {**annotation, "textFormat": text}
 
 
 def _datasource(datasource: Datasource) -> Json:
@@ -158,8 +169,11 @@ def told(name: str, *tags: str) -> Json:
     }
 
 
+INCIDENT = '<a href="${page}/incidents/{{incident}}">incident {{incident}}</a> of {{run}}'
+
+
 def marked(name: str, expression: str, title: str, text: str, color: str) -> Json:
-    """Marks where an expression of Prometheus gives series, with their labels."""
+    """Marks where an expression of Prometheus gives series, with their labels; `text` is HTML."""
     return {
         "name": name,
         "datasource": DATASOURCE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sentinel.grafana import state
 from sentinel.grafana.dashboard import (
     FLEET_UID,
+    INCIDENT,
     RUN_UID,
     Dashboard,
     chosen,
@@ -32,7 +33,7 @@ _LINKS = (
     ),
     data_link("Its page", f"${{page}}/runs/{_RUN}"),
 )
-_INCIDENT = (
+_OPEN_INCIDENT = (
     data_link(
         "The incident on Sentinel's page",
         '${page}/incidents/${__data.fields["Open incident"]:percentencode}',
@@ -57,7 +58,7 @@ def fleet_dashboard() -> Dashboard:
                 "Incidents",
                 metric("sentinel_incident_open", SOME),
                 "{{run}}: {{rule}} ({{severity}})",
-                "incident {{incident}}",
+                INCIDENT,
                 "red",
             ),
         ),
@@ -116,7 +117,7 @@ def _runs() -> Panel:
         Column("Loss", of_run(signal("loss", "mean", SOME))),
         Column("Step takes", Query(signal("step_seconds", "max", SOME)), unit=SECONDS),
         Column("Tokens", of_run(signal("tokens_per_second", "sum", SOME)), unit="si:/s"),
-        Column("Open incident", Query(opened), label="incident", links=_INCIDENT),
+        Column("Open incident", Query(opened), label="incident", links=_OPEN_INCIDENT),
         Column("Severity", label="severity"),
         Column("Incidents", Query(f"{total} or max by (run) ({none})"), warn=1),
         Column("Ranks", Query(f"sum by (run) ({metric('sentinel_ranks', SOME)})")),

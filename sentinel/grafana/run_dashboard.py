@@ -10,7 +10,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 from sentinel.grafana import charts, state
-from sentinel.grafana.dashboard import RUN_UID, Dashboard, chosen, data_link, link, marked, told
+from sentinel.grafana.dashboard import (
+    INCIDENT,
+    RUN_UID,
+    Dashboard,
+    chosen,
+    data_link,
+    link,
+    marked,
+    told,
+)
 from sentinel.grafana.grid import Section
 from sentinel.grafana.panel import Column, Panel, lines, number, table
 from sentinel.grafana.query import ONE, Query, metric, rate, signal
@@ -22,7 +31,7 @@ from sentinel.signals.training import EXPERTS, NON_FINITE, PARAMETERS, TRAINING
 from sentinel.signals.watching import LOGGED, OURSELVES
 
 _PAGE = "${page}/runs/${run:percentencode}"
-_INCIDENT = '${page}/incidents/${__data.fields["Incident"]:percentencode}'
+_OPEN_INCIDENT = '${page}/incidents/${__data.fields["Incident"]:percentencode}'
 
 FULL, FULLER = 0.85, 0.95  # shares of a limit
 BUDGET = 0.01  # the share of a step's time that Sentinel is to stay under
@@ -48,7 +57,7 @@ def run_dashboard() -> Dashboard:
                 "Incidents",
                 metric("sentinel_incident_open", ONE),
                 "{{rule}} ({{severity}})",
-                "incident {{incident}} of {{run}}",
+                INCIDENT,
                 "red",
             ),
             marked("Held", f"{metric('sentinel_hold', ONE)} == 1", "{{run}} held", "", "orange"),
@@ -183,7 +192,7 @@ def _share(part: str, whole: str) -> str:
 
 def _incidents() -> Panel:
     asked = Query(f"max by (incident, rule, severity) ({metric('sentinel_incident_open', ONE)})")
-    link_to = (data_link("This incident on Sentinel's page", _INCIDENT),)
+    link_to = (data_link("This incident on Sentinel's page", _OPEN_INCIDENT),)
     return table(
         "Open incident",
         of_metrics(["sentinel_incident_open"], "Its page tells what moved first, and what to do."),

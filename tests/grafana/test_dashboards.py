@@ -123,6 +123,13 @@ def test_links_lead_to_the_pages_of_the_daemon_and_to_each_other() -> None:
     assert all(":percentencode}" in url for url in urls if url.startswith("${page}/") and url[8:])
 
 
+def test_the_mark_of_an_incident_leads_to_its_page() -> None:
+    for name in ("run", "fleet"):
+        made = json.loads(files('https://s.example/a"b')[f"{name}.json"])
+        (mark,) = (m for m in made["annotations"]["list"] if m["name"] == "Incidents")
+        assert '<a href="https://s.example/a&quot;b/incidents/{{incident}}">' in mark["textFormat"]
+
+
 def test_where_links_lead_cannot_be_said_by_a_link() -> None:
     for name in NAMES:
         page = reading.variables(load(name))["page"]
