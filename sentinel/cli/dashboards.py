@@ -105,7 +105,7 @@ def push(
     page_url: str,
     as_json: bool,
 ) -> None:
-    """Make the dashboards in Grafana, or bring them up to date; what is so already stays.
+    """Create the dashboards in Grafana or update them; what is up to date is left alone.
 
     The token is one of a service account with the role Editor. A dashboard that is not Sentinel's
     is never overwritten.

@@ -6,6 +6,7 @@ every Grafana from 10 to 13 answers. What blocks here is for the command line, n
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -137,12 +138,13 @@ class GrafanaServer(AbstractContextManager["GrafanaServer"]):
         """The UID of the folder that has this UID or title, which is made where there is none."""
         if found := self._find_folder(name):
             return found
+        # By the same UID whoever makes it, so that two at once do not make two.
+        uid = f"sentinel-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
         try:
-            made = self._ask(lambda grafana: grafana.folder.create_folder(name), _Folder)
+            made = self._ask(lambda grafana: grafana.folder.create_folder(name, uid), _Folder)
         except _RefusalError as refused:
-            # Somebody else has made it meanwhile.
-            if refused.status in (409, 412) and (found := self._find_folder(name)):
-                return found
+            if refused.status in (409, 412) and self._find_folder(uid):
+                return uid
             raise
         return made.uid
 

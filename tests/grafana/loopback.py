@@ -97,10 +97,12 @@ class LoopbackGrafana(Loopback):
 
     async def _make_folder(self, request: web.Request) -> web.Response:
         self._check(request)
-        title = (await request.json())["title"]
-        uid = f"folder{len(self.folders)}"
-        self.folders[uid] = title
-        return web.json_response({"id": 1, "uid": uid, "title": title, "version": 1})
+        body = await request.json()
+        if body["uid"] in self.folders:
+            said = "a folder/dashboard with the same uid already exists"
+            return web.json_response({"message": said}, status=409)
+        self.folders[body["uid"]] = body["title"]
+        return web.json_response({"id": 1, **body, "version": 1})
 
     async def _dashboard(self, request: web.Request) -> web.Response:
         self._check(request)

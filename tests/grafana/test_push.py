@@ -147,6 +147,26 @@ async def test_a_change_at_the_same_moment_is_not_lost(grafana: LoopbackGrafana)
     assert grafana.dashboards["sentinel-run"]["title"] == "Mine"
 
 
+async def test_two_at_once_make_one_of_each(grafana: LoopbackGrafana) -> None:
+    both = await asyncio.gather(pushed(grafana), pushed(grafana), return_exceptions=True)
+    for one in both:
+        assert isinstance(one, list) or "try again" in str(one)
+    assert any(isinstance(one, list) for one in both)
+    assert changes(await pushed(grafana)) == ["unchanged"] * 3
+    assert [*grafana.folders.values()] == ["Sentinel"]
+
+
+async def test_a_folder_that_somebody_has_just_made_or_renamed_is_taken(
+    grafana: LoopbackGrafana,
+) -> None:
+    await pushed(grafana)
+    (uid,) = grafana.folders
+    grafana.folders = {uid: "Our monitor"}
+    grafana.dashboards.clear()
+    assert changes(await pushed(grafana)) == ["created"] * 3
+    assert grafana.folders == {uid: "Our monitor"}
+
+
 def _sources(*sources: dict[str, object]) -> Callable[[LoopbackGrafana], None]:
     def change(grafana: LoopbackGrafana) -> None:
         grafana.datasources = [*sources]
