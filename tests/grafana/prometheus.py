@@ -45,6 +45,7 @@ class Prometheus:
         found = until(
             lambda: re.search(r'"Listening on" address=(\S+)', self._log.read_text()),
             "Prometheus",
+            seconds=120,
         )
         self._base = f"http://{found[1]}/api/v1/"
 
