@@ -130,7 +130,10 @@ def _writing() -> tuple[Panel, ...]:
         _gauges("Messages to people", "outbox_pending", "outbox_failed"),
         _gauges("Age of the oldest message", "outbox_age_seconds", unit=SECONDS, warn=600),
         _rates(
-            "Missing from recording and record", "recording_dropped_total", "record_failures_total"
+            "Missing from recording and record",
+            "recording_dropped_total",
+            "history_dropped_total",
+            "record_failures_total",
         ),
         _gauges("Cannot write now", "recording_failing", "record_failing", warn=1),
         _rates("Faults inside", "faults_total"),
