@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sentinel import credentials
 from sentinel.cli.examples import examples
 from sentinel.cli.options import daemon_options, state_option
 from sentinel.cli.setup import http_option, page_url_option, settings, tls_options
@@ -60,4 +61,5 @@ def command(
         standing=True,
         page_url=page_url,
     )
-    run_loop(stand(replace(chosen, ping=ping_of(chosen.notify)), *served))
+    ping = ping_of(chosen.notify, credentials.environment())
+    run_loop(stand(replace(chosen, ping=ping), *served))

@@ -33,6 +33,7 @@ COMMANDS = {
     "ack": ("ack", "Say that you look after an incident."),
     "notify": ("notify", "Check whom incidents are told to, and send everybody a sample."),
     "page": ("page", "Print a link to the daemon's pages, with a token in it."),
+    "systemd": ("systemd", "Have systemd run the daemon: install, uninstall, show."),
     "token": ("token", "Say who may reach the daemon over the network, and what they may do."),
     "replay": ("replay", "Try rules on recorded runs and on other tools' logs."),
     "rules": ("rules", "Check, test and list rules, and see why one fired or did not."),

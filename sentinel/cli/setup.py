@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from sentinel import address
+from sentinel import address, credentials
 from sentinel.errors import AddressError
 from sentinel.signals.exposition import LAYERS
 
@@ -118,7 +118,8 @@ def settings(
 ) -> Settings:
     """What a daemon is told; `standing`: it is one that stands by itself.
 
-    Raises `RuleError` and `NotifyError` for files that cannot be used.
+    Raises `RuleError` and `NotifyError` for files that cannot be used, `SentinelError` for a
+    credential that cannot.
     """
     from sentinel.daemon.offering import offerings
     from sentinel.daemon.service import Settings
@@ -134,7 +135,7 @@ def settings(
         notify=routes,
         clean_steps=clean_steps,
         metrics_layers=metrics_layers,
-        buttons=offerings(receivers, routes) if standing else (),
+        buttons=offerings(receivers, routes, credentials.environment()) if standing else (),
         page_url=page_url,
     )
 
@@ -144,18 +145,20 @@ def receivers_of(
 ) -> tuple[list[Receiver], NotifySettings | None]:
     """Who is told, and of what: by a notification file, or else all of it in Slack.
 
-    Raises `NotifyError` for a file that cannot be used.
+    Raises `NotifyError` for a file that cannot be used, `SentinelError` for a credential that
+    cannot.
     """
     from sentinel.notify.building import build
     from sentinel.notify.notify_file import load
     from sentinel.notify.slack import SlackReceiver
 
+    environment = credentials.environment()
     if notify is not None:
         if slack_channel is not None:
             raise click.UsageError(
                 "--slack-channel goes without --notify: name the channel in the file"
             )
-        routes = load(notify)
-        return build(routes.receivers, state), routes
-    slack = SlackReceiver.from_environment(state, channel=slack_channel)
+        routes = load(notify, environment)
+        return build(routes.receivers, state, environment), routes
+    slack = SlackReceiver.from_environment(state, channel=slack_channel, environment=environment)
     return [slack] if slack else [], None

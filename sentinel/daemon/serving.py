@@ -13,12 +13,15 @@ from sentinel import __version__
 from sentinel.daemon import lifecycle
 from sentinel.daemon.buttons import Buttons
 from sentinel.daemon.service import Service, Settings
+from sentinel.daemon.status_line import status_line
 from sentinel.daemon.training import Training, TrainingDoor
 from sentinel.daemon.vital_signs import VitalSigns
 from sentinel.daemon.web import HttpAddress, Web
 from sentinel.notify.deadman import DeadMan
 
 log = logging.getLogger("sentinel.daemon")
+
+LOOK_EVERY = 1.0  # s between looks at whether systemd knows what goes on
 
 
 @asynccontextmanager
@@ -71,10 +74,12 @@ async def stand(
             os.getpid(),
             service.store.state_dir,
         )
-        lifecycle.notify("READY=1", f"STATUS=serving in {service.store.state_dir}")
-        watchdog = asyncio.create_task(_watchdog())
+        said = status_line(service.active())
+        lifecycle.notify("READY=1", f"STATUS={said}")
+        telling = [asyncio.create_task(_watchdog()), asyncio.create_task(_status(service, said))]
         await stop.wait()
-        watchdog.cancel()
+        for task in telling:
+            task.cancel()
         lifecycle.notify("STOPPING=1")
         log.info("shutting down")
 
@@ -100,3 +105,13 @@ async def _watchdog() -> None:
     while interval is not None:
         lifecycle.notify("WATCHDOG=1")
         await asyncio.sleep(interval)
+
+
+async def _status(service: Service, said: str) -> None:
+    """Tell systemd what goes on, for `systemctl status`, whenever that has changed."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        now = status_line(service.active())
+        if now != said:
+            said = now
+            lifecycle.notify(f"STATUS={said}")

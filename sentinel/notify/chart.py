@@ -6,6 +6,7 @@ drawn comes in, as msgpack, and a PNG goes out.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -271,7 +272,8 @@ def _fitting(text: str, limit: int) -> str:
 
 def main() -> None:
     """Draw what comes in; exit status 1, and nothing, when that cannot be read."""
-    os.nice(_UNKINDLY)
+    with contextlib.suppress(OSError):  # a service may be forbidden to: the picture matters more
+        os.nice(_UNKINDLY)
     data = sys.stdin.buffer.read(MAX_SCENE + 1)
     try:
         scene = msgspec.msgpack.decode(data, type=Scene)

@@ -17,12 +17,13 @@ import pytest
 from tests.package.tools import ROOT, tool
 
 UNIT = ROOT / "systemd" / "sentinel.service"
+USER_UNIT = ROOT / "systemd" / "user" / "sentinel.service"
 
 
-def verify(unit: Path) -> str:
+def verify(unit: Path, *options: str) -> str:
     """What `systemd-analyze verify` says; its exit status is 0 even for misspelled keys."""
     ran = subprocess.run(
-        [tool("systemd-analyze"), "verify", "--man=no", str(unit)],
+        [tool("systemd-analyze"), "verify", "--man=no", *options, str(unit)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -52,6 +53,13 @@ def unit(tmp_path: Path) -> Path:
 
 def test_systemd_finds_nothing_to_say_about_the_unit() -> None:
     assert verify(UNIT) == ""
+
+
+def test_systemd_finds_nothing_to_say_about_the_unit_of_a_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert verify(USER_UNIT, "--user") == ""
 
 
 def test_systemd_would_say_something_about_a_misspelled_key(unit: Path) -> None:
