@@ -150,6 +150,7 @@ def install(
     if enable and layout.manager is None:
         raise click.UsageError("--enable starts what runs here: give it without --root")
     _check_arguments(arguments)
+    manager = None if dry_run else _permitted(layout)
     state = state.absolute() if state else None
     if per_user and state is None:
         state = _unusual_state()
@@ -160,7 +161,6 @@ def install(
         click.echo(diff(layout.unit, reads(layout.unit), text) or text, nl=False)
         return
     _check_credentials(credentials, root)
-    manager = _permitted(layout)
     changed = _write_unit(layout.unit, text, force=force)
     environment = layout.environment
     if reads(environment) is None:

@@ -44,7 +44,8 @@ class Unit:
         lines = self._lines(body[body.index("[Unit]") :].splitlines())
         text = "\n".join([f"# {shlex.join(self.written_by)}", *map(_single, lines), ""])
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return f"# To change something: `systemctl edit sentinel`.\n{_MARK}{digest}\n{text}"
+        scope = "" if self.user else " --user"
+        return f"# To change it: `systemctl{scope} edit sentinel`.\n{_MARK}{digest}\n{text}"
 
     def _lines(self, shipped: Sequence[str]) -> list[str]:
         own = {
