@@ -57,16 +57,17 @@ class _Layout:
         return ServiceManager(self.per_user) if self.root == Path("/") else None
 
 
-@click.group("systemd")
+@click.group(
+    "systemd",
+    epilog=(
+        "\b\nExamples:"
+        "\n  sentinel systemd install --user-name alice --enable  # as root"
+        "\n  sentinel systemd install --user --enable  # without root"
+        "\n  sentinel systemd show"
+    ),
+)
 def command() -> None:
-    """Have systemd run the daemon: started with the machine, watched, brought back.
-
-    \b
-    Examples:
-      sudo sentinel systemd install --user-name alice --enable
-      sentinel systemd install --user --enable     no root needed
-      sentinel systemd show
-    """
+    """Have systemd run the daemon: started with the machine, watched, brought back."""
 
 
 def _credential(
@@ -96,7 +97,16 @@ _root = click.option(
 )
 
 
-@command.command("install")
+@command.command(
+    "install",
+    epilog=(
+        "\b\nExamples:"
+        "\n  sentinel systemd install --user-name alice --enable  # as root"
+        "\n  sentinel systemd install --user --enable"
+        "\n  sentinel systemd install --user --dry-run -- --rules strict"
+        "\n  sentinel systemd install --credential SLACK_BOT_TOKEN=/etc/slack-token"
+    ),
+)
 @_per_user
 @click.option("--user-name", metavar="NAME", help="Who trains [default: who has used sudo].")
 @click.option(
@@ -133,16 +143,6 @@ def install(
 
     What is given after -- goes to `sentinel daemon`; files there need absolute paths. Doing the
     same twice changes nothing.
-
-    \b
-    Examples:
-      sudo sentinel systemd install --user-name alice --enable
-      sudo sentinel systemd install --user-name alice \\
-        --credential SLACK_BOT_TOKEN=/etc/sentinel/slack-token -- --slack-channel training
-      sudo sentinel systemd install --user-name alice \\
-        --credential key.pem=/etc/sentinel/key.pem -- --http 0.0.0.0:9475 \\
-        --tls-cert /etc/sentinel/certificate.pem --tls-key %d/key.pem
-      sentinel systemd install --user --dry-run
     """
     layout = _layout(per_user, root)
     if per_user and user_name is not None:
@@ -176,7 +176,14 @@ def install(
     _next(layout, unit, manager, enable=enable, changed=changed)
 
 
-@command.command("uninstall")
+@command.command(
+    "uninstall",
+    epilog=(
+        "\b\nExamples:"
+        "\n  sentinel systemd uninstall  # as root"
+        "\n  sentinel systemd uninstall --user"
+    ),
+)
 @_per_user
 @_force
 @_root
@@ -184,11 +191,6 @@ def uninstall(per_user: bool, force: bool, root: Path) -> None:
     """Stop the daemon and take the unit away. What it has recorded stays, and so do its settings.
 
     Ranks that train go on without it.
-
-    \b
-    Examples:
-      sudo sentinel systemd uninstall
-      sentinel systemd uninstall --user
     """
     layout = _layout(per_user, root)
     manager = _permitted(layout)
@@ -210,17 +212,13 @@ def uninstall(per_user: bool, force: bool, root: Path) -> None:
     click.echo(f"{layout.environment.parent} and the state directory are left as they are")
 
 
-@command.command("show")
+@command.command(
+    "show", epilog=("\b\nExamples:\n  sentinel systemd show\n  sentinel systemd show --user")
+)
 @_per_user
 @_root
 def show(per_user: bool, root: Path) -> None:
-    """Show what is installed, and how it is. Needs no root.
-
-    \b
-    Examples:
-      sentinel systemd show
-      sentinel systemd show --user
-    """
+    """Show what is installed, and how it is. Needs no root."""
     layout = _layout(per_user, root)
     text = reads(layout.unit)
     if text is None:
