@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -350,12 +351,15 @@ def _write_unit(path: Path, text: str, *, force: bool) -> bool:
 
 
 def _make_state(folder: Path, user: str) -> None:
-    if folder.is_dir():
-        return
-    folder.mkdir(mode=0o700, parents=True)
+    """The folder for this user alone; what is missing above it within their home is theirs too."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     found = pwd.getpwnam(user)
-    os.chown(folder, found.pw_uid, found.pw_gid)
-    click.echo(f"{folder}: made, for {user} alone")
+    for one in reversed(missing):
+        one.mkdir(mode=0o700 if one == folder else 0o755)
+        if one == folder or one.parent.stat().st_uid == found.pw_uid:
+            os.chown(one, found.pw_uid, found.pw_gid)
+    if missing:
+        click.echo(f"{folder}: made, for {user} alone")
 
 
 def _next(
@@ -378,4 +382,5 @@ def _next(
         click.echo("so that it goes on when you log out: loginctl enable-linger")
     if not layout.per_user or unit.state is not None:
         who = unit.user or "you"
-        click.echo(f"where {who} trains and asks: export SENTINEL_STATE={unit.state or STATE}")
+        where = shlex.quote(str(unit.state or STATE))
+        click.echo(f"where {who} trains and asks: export SENTINEL_STATE={where}")

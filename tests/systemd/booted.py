@@ -38,7 +38,7 @@ set -e
 mount --make-rprivate /
 mount --make-rshared /
 mount -t proc proc /proc
-umount -R /sys/fs/cgroup
+umount -R /sys/fs/cgroup || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs {work}/layers
