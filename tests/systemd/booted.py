@@ -97,7 +97,7 @@ def booted(work: Path) -> Iterator[Booted]:
     log = work / "systemd.log"
     with log.open("w") as said:
         started = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", begin],
+            ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-c", begin],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

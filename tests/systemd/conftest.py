@@ -13,7 +13,7 @@ import pytest
 from sentinel.notify.loopback_slack import LoopbackSlack
 from tests.systemd.booted import SYSTEMD, Booted, booted
 
-TOOLS = ("unshare", "nsenter", "systemctl", "systemd-analyze", "useradd")
+TOOLS = ("unshare", "nsenter", "setpriv", "systemctl", "systemd-analyze", "useradd")
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +24,11 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
         _not_here("only root can boot a systemd beside the machine's")
     if missing or not SYSTEMD.exists():
         _not_here(f"not installed: {', '.join(missing) or SYSTEMD}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LC_ALL", "C")
-        try:
-            with booted(tmp_path_factory.mktemp("booted")) as up:
-                yield up
-        except OSError as error:
-            _not_here(str(error))
+    try:
+        with booted(tmp_path_factory.mktemp("booted")) as up:
+            yield up
+    except OSError as error:
+        _not_here(str(error))
 
 
 def _not_here(why: str) -> None:
