@@ -163,7 +163,7 @@ def test_after_kill_9_and_after_being_stuck_it_is_back_and_has_the_incident(
     with as_user(ALICE):
         job = broken(daemon, run="survivor")
     (before,) = incidents(daemon, "survivor")
-    drop_in(installed, "watchdog.conf", "WatchdogSec=2")
+    drop_in(installed, "watchdog.conf", "WatchdogSec=5")
     killed = process(installed)
     os.kill(killed, signal.SIGKILL)
     back(installed, daemon, killed)
