@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from sentinel.notify.loopback_slack import LoopbackSlack
-from tests.systemd.booted import SYSTEMD, Booted, booted
+from tests.systemd.booted import SYSTEMD, Booted, NoSystemError, booted
 
 TOOLS = ("unshare", "nsenter", "setpriv", "systemctl", "systemd-analyze", "useradd")
 
@@ -27,7 +27,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
     try:
         with booted(tmp_path_factory.mktemp("booted")) as up:
             yield up
-    except OSError as error:
+    except NoSystemError as error:
         _not_here(str(error))
 
 
