@@ -1,7 +1,8 @@
 // All runs: how each is, and what went wrong first where something did.
 
 import { element } from "./dom.js";
-import { ago, count, duration, plural, quantity, words } from "./format.js";
+import { firstFault, stateTag } from "./fault.js";
+import { ago, count, duration, plural, quantity } from "./format.js";
 import { incidentPath, runPath } from "./router.js";
 import { sparkline } from "./sparkline.js";
 
@@ -131,11 +132,6 @@ function card(run, causes) {
   );
 }
 
-/** A run's state, in a word and a color. */
-export function stateTag(state) {
-  return element("span", { class: "tag", dataset: { kind: state } }, state);
-}
-
 function standing(run) {
   const parts = [`step ${count(run.step)}`, plural(run.world_size, "rank")];
   if (run.hold) parts.push(`held by ${run.hold.by} for ${duration(run.hold.held_s)}`);
@@ -168,14 +164,4 @@ function culprit(run, cause) {
     cause ? firstFault(cause) : "open incident",
     element("span", { class: "culprit-more", "aria-hidden": "true" }, "→"),
   );
-}
-
-/** What went wrong first, in one line: rule, module, rank, step. */
-export function firstFault(cause) {
-  const where = [
-    cause.rank !== null && ["rank ", element("strong", {}, String(cause.rank)), cause.host && ` (${cause.host})`],
-    (cause.module || cause.parameter) && ["module ", element("strong", {}, cause.module ?? cause.parameter)],
-    [`step ${count(cause.step)}`],
-  ].filter(Boolean);
-  return [element("strong", {}, cause.rule), ` (${words(cause.signal)})`, where.map((part) => [" · ", part])];
 }

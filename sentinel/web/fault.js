@@ -1,0 +1,19 @@
+// How a run stands and what went wrong first, in a word and in a line.
+
+import { element } from "./dom.js";
+import { count, words } from "./format.js";
+
+/** A run's state, in a word and a color. */
+export function stateTag(state) {
+  return element("span", { class: "tag", dataset: { kind: state } }, state);
+}
+
+/** What went wrong first, in one line: rule, module, rank, step. */
+export function firstFault(cause) {
+  const where = [
+    cause.rank !== null && ["rank ", element("strong", {}, String(cause.rank)), cause.host && ` (${cause.host})`],
+    (cause.module || cause.parameter) && ["module ", element("strong", {}, cause.module ?? cause.parameter)],
+    [`step ${count(cause.step)}`],
+  ].filter(Boolean);
+  return [element("strong", {}, cause.rule), ` (${words(cause.signal)})`, where.map((part) => [" · ", part])];
+}

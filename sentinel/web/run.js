@@ -1,0 +1,181 @@
+// A run: its charts as steps come in, what happened, heat maps, and orders to it.
+
+import { Charts } from "./charts.js";
+import { element } from "./dom.js";
+import { firstFault, stateTag } from "./fault.js";
+import { ago, count, duration, plural } from "./format.js";
+import { heatmap } from "./heatmap.js";
+import { lookOnly, orderButtons } from "./orders.js";
+import { incidentPath, runPath } from "./router.js";
+
+const HEATMAPS = [
+  {
+    title: "Layers",
+    rows: "label",
+    choices: [
+      { signal: "layer_grad_norm", rows: "label", title: "gradient norm" },
+      { signal: "layer_update_ratio", rows: "label", title: "update ratio" },
+    ],
+  },
+  {
+    title: "Ranks",
+    rows: "rank",
+    choices: [
+      { signal: "step_seconds", rows: "rank", title: "step time" },
+      { signal: "exposed_communication_seconds", rows: "rank", title: "wait in collectives" },
+    ],
+  },
+];
+
+/** Draw the page of a run. */
+export async function show(root, context) {
+  const { run } = context.parameters;
+  const path = runPath(run);
+  context.title(run);
+  const page = {
+    run,
+    path,
+    context,
+    head: element("div", { class: "run-head" }),
+    incidents: element("section", { class: "panel", id: "incidents", "aria-labelledby": "incidents-title" }),
+    orders: element("div", {}),
+    maps: element("div", { class: "maps" }),
+    ends: [],
+  };
+  page.charts = new Charts(context, run, { onView: () => viewChanged(page) });
+  root.append(page.head, page.orders, page.charts.root, page.maps, page.incidents);
+  const known = context.api(`/runs/${encodeURIComponent(run)}`).then((found) => showHead(page, found));
+  await Promise.all([known, page.charts.begin()]);
+  drawMaps(page);
+  offerOrders(page);
+  follow(page);
+  showIncidents(page).catch((error) => context.notice(error.message));
+  return () => {
+    page.ended = true;
+    page.charts.end();
+    clearTimeout(page.timer);
+    page.ends.forEach((end) => end());
+  };
+}
+
+function showHead(page, known) {
+  page.known = known;
+  const { run, context } = page;
+  const links = [
+    ["Coverage", runPath(run, "coverage")],
+    ["Audit trail", runPath(run, "audit")],
+    ["Incidents", "#incidents"],
+  ];
+  page.step = element("span", { class: "run-step" }, count(known.step));
+  page.head.replaceChildren(
+    element("h1", {}, run, " ", stateTag(known.state)),
+    element("p", { class: "muted run-facts" }, "step ", page.step, ` · ${plural(known.world_size, "rank")} · ${standing(known)}`),
+    element(
+      "nav",
+      { class: "run-links", "aria-label": "Of this run" },
+      links.map(([name, href]) => element("a", { href }, name)),
+      element("button", { type: "button", class: "link", onclick: () => page.charts.save().catch((error) => context.notice(error.message)) }, "JSON"),
+    ),
+    known.command && element("p", { class: "muted run-command" }, element("code", {}, known.command)),
+  );
+  [...page.head.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).forEach((node) => node.remove());
+}
+
+function standing({ hold, ended, started }) {
+  if (hold) {
+    const then = hold.ends ? `, then ${hold.unattended}` : "";
+    return `held by ${hold.by} for ${duration(hold.held_s)}${then}`;
+  }
+  return ended ? `ended ${ago(ended)}` : `began ${ago(started)}`;
+}
+
+/** What happens to the run is shown as it happens. */
+function follow(page) {
+  const { context, run } = page;
+  const again = (event) => {
+    if (event.run !== undefined && event.run !== run) return;
+    clearTimeout(page.timer);
+    page.timer = setTimeout(() => refresh(page).catch(() => {}), 100);
+  };
+  context.live({
+    open: again,
+    step: (event) => {
+      if (event.run === run) page.step.textContent = count(event.step);
+    },
+    state: again,
+    incident: again,
+    action: again,
+  });
+}
+
+async function refresh(page) {
+  const known = await page.context.api(`/runs/${encodeURIComponent(page.run)}`);
+  if (page.ended) return;
+  showHead(page, known);
+  await Promise.all([showIncidents(page), showOrders(page), page.charts.refreshMarks()]);
+}
+
+async function showIncidents(page) {
+  const found = await page.context.api(`/incidents?run=${encodeURIComponent(page.run)}`);
+  if (page.ended) return;
+  const newest = [...found].reverse();
+  page.incidents.replaceChildren(
+    element("h2", { id: "incidents-title" }, "Incidents"),
+    newest.length
+      ? element("ol", { class: "incident-list" }, newest.map(incidentRow))
+      : element("p", { class: "muted" }, "None so far."),
+  );
+}
+
+function incidentRow({ id, state, severity, cause }) {
+  return element(
+    "li",
+    {},
+    element(
+      "a",
+      { href: incidentPath(id), dataset: { item: id } },
+      element("span", { class: "tag", dataset: { kind: state === "open" ? severity : "past" } }, state === "open" ? severity : `${severity}, ${state}`),
+      " ",
+      element("span", { class: "incident-line" }, firstFault(cause)),
+    ),
+  );
+}
+
+/** For operators, buttons; for viewers, why there are none. */
+function offerOrders(page) {
+  const { context, run } = page;
+  if (context.role === "viewer") {
+    page.orders.replaceChildren(lookOnly(context));
+    return;
+  }
+  page.buttons = orderButtons(page.orders, context, { run, onDone: () => refresh(page).catch(() => {}) });
+  page.ends.push(() => page.buttons.end());
+  showOrders(page).catch((error) => context.notice(error.message));
+}
+
+async function showOrders(page) {
+  if (!page.buttons) return;
+  const [status] = await page.context.api(`/status?run=${encodeURIComponent(page.run)}`);
+  if (!page.ended && status) page.buttons.update(status);
+}
+
+/** A heat map of each kind that there is something to show of. */
+function drawMaps(page) {
+  const has = (signal, rows) => page.charts.signals.some((one) => one.signal === signal && (rows === "label" || one.by_rank));
+  const [from, to] = page.charts.asked();
+  page.drawn = HEATMAPS.flatMap(({ title, rows, choices }) => {
+    const offered = choices.filter(({ signal }) => has(signal, rows));
+    if (!offered.length) return [];
+    const section = element("section", { class: "panel map", "aria-label": `${title} by steps` });
+    page.maps.append(section);
+    const onPick = (step) => page.charts.moment(step);
+    const map = heatmap(section, page.context, { run: page.run, signal: offered[0].signal, rows, from, to, choices: offered, title, onPick });
+    page.ends.push(() => map.end());
+    return [map];
+  });
+}
+
+function viewChanged(page) {
+  const [from, to] = page.charts.asked();
+  page.drawn?.forEach((map) => map.update({ from, to }));
+}
