@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { count, words } from "./format.js";
+import { incidentPath } from "./router.js";
 
 /** A run's state, in a word and a color. */
 export function stateTag(state) {
@@ -16,4 +17,15 @@ export function firstFault(cause) {
     [`step ${count(cause.step)}`],
   ].filter(Boolean);
   return [element("strong", {}, cause.rule), ` (${words(cause.signal)})`, where.map((part) => [" · ", part])];
+}
+
+/** The same as a link to the incident; without a cause where that is not known. */
+export function culprit(incident, severity, cause) {
+  return element(
+    "a",
+    { class: "culprit", href: incidentPath(incident), dataset: { kind: severity ?? "warning" } },
+    element("span", { class: "culprit-first" }, "First: "),
+    cause ? firstFault(cause) : "open incident",
+    element("span", { class: "culprit-more", "aria-hidden": "true" }, "→"),
+  );
 }

@@ -1,9 +1,9 @@
 // All runs: how each is, and what went wrong first where something did.
 
 import { element } from "./dom.js";
-import { firstFault, stateTag } from "./fault.js";
+import { culprit, stateTag } from "./fault.js";
 import { ago, count, duration, plural, quantity } from "./format.js";
-import { incidentPath, runPath } from "./router.js";
+import { runPath } from "./router.js";
 import { sparkline } from "./sparkline.js";
 
 const SHOWN = [
@@ -128,7 +128,7 @@ function card(run, causes) {
     element("div", { class: "card-loss" }, sparkline(run.sparkline, "loss")),
     element("dl", { class: "facts" }, SHOWN.filter(([signal]) => run.latest[signal] !== undefined).map((fact) => latest(run, fact))),
     element("p", { class: "card-foot muted" }, incidents(run), " · ", coverage(run)),
-    run.open_incident && culprit(run, causes.get(run.open_incident)),
+    run.open_incident && culprit(run.open_incident, run.incidents.worst, causes.get(run.open_incident)),
   );
 }
 
@@ -154,14 +154,4 @@ function incidents({ run, incidents: { open, total, worst } }) {
 function coverage({ run, coverage: { measured, missing, blind_rules: blind } }) {
   const text = `${plural(measured, "signal")} measured, ${count(missing)} missing`;
   return element("a", { href: runPath(run, "coverage") }, blind ? `${text}, ${plural(blind, "rule")} blind` : text);
-}
-
-function culprit(run, cause) {
-  return element(
-    "a",
-    { class: "culprit", href: incidentPath(run.open_incident), dataset: { kind: run.incidents.worst ?? "warning" } },
-    element("span", { class: "culprit-first" }, "First: "),
-    cause ? firstFault(cause) : "open incident",
-    element("span", { class: "culprit-more", "aria-hidden": "true" }, "→"),
-  );
 }

@@ -2,7 +2,7 @@
 
 import { Charts } from "./charts.js";
 import { element } from "./dom.js";
-import { firstFault, stateTag } from "./fault.js";
+import { culprit, firstFault, stateTag } from "./fault.js";
 import { ago, count, duration, plural } from "./format.js";
 import { heatmap } from "./heatmap.js";
 import { lookOnly, orderButtons } from "./orders.js";
@@ -38,12 +38,13 @@ export async function show(root, context) {
     context,
     head: element("div", { class: "run-head" }),
     incidents: element("section", { class: "panel", id: "incidents", "aria-labelledby": "incidents-title" }),
+    open: element("div", { hidden: true }),
     orders: element("div", {}),
     maps: element("div", { class: "maps" }),
     ends: [],
   };
   page.charts = new Charts(context, run, { onView: () => viewChanged(page) });
-  root.append(page.head, page.orders, page.charts.root, page.maps, page.incidents);
+  root.append(page.head, page.open, page.orders, page.charts.root, page.maps, page.incidents);
   const known = context.api(`/runs/${encodeURIComponent(run)}`).then((found) => showHead(page, found));
   await Promise.all([known, page.charts.begin()]);
   drawMaps(page);
@@ -119,6 +120,9 @@ async function showIncidents(page) {
   const found = await page.context.api(`/incidents?run=${encodeURIComponent(page.run)}`);
   if (page.ended) return;
   const newest = [...found].reverse();
+  const open = newest.find(({ state }) => state === "open");
+  page.open.hidden = !open;
+  page.open.replaceChildren(...(open ? [culprit(open.id, open.severity, open.cause)] : []));
   page.incidents.replaceChildren(
     element("h2", { id: "incidents-title" }, "Incidents"),
     newest.length
