@@ -133,7 +133,7 @@ export class Chart {
     return {
       width: Math.max(200, this._place.clientWidth),
       height: HEIGHT,
-      padding: [8, 10, 0, 0],
+      padding: [8, 26, 0, 0],
       legend: { show: false },
       series,
       bands,

@@ -126,7 +126,7 @@ function card(run, causes) {
       element("p", { class: "muted" }, standing(run)),
     ),
     element("div", { class: "card-loss" }, sparkline(run.sparkline, "loss")),
-    element("dl", { class: "facts" }, SHOWN.filter(([signal]) => run.latest[signal] !== undefined).map((fact) => latest(run, fact))),
+    element("dl", { class: "card-facts" }, SHOWN.filter(([signal]) => run.latest[signal] !== undefined).map((fact) => latest(run, fact))),
     element("p", { class: "card-foot muted" }, incidents(run), " · ", coverage(run)),
     run.open_incident && culprit(run.open_incident, run.incidents.worst, causes.get(run.open_incident)),
   );
