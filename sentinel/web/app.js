@@ -18,6 +18,7 @@ const live = new Live(connection);
 let me = null; // the answer of /whoami
 let runs = []; // of the header
 let unanswered = false; // the page in view could not be drawn since the daemon is gone
+let drawing = false; // the page in view is asking for what it shows: all else waits
 let shown = { number: 0, end: null, scope: null };
 
 /** Follow an address of this page; others are the browser's. */
@@ -50,6 +51,7 @@ async function route() {
   if (!found) return show(problem("There is no such page.", element("a", { href: "/" }, "Go to the overview")));
   if (!token()) return askForToken("");
   header.current(found.parameters.run ?? "");
+  drawing = true;
   try {
     const [module] = await Promise.all([import(`./${found.page}.js`), whoami()]);
     if (number !== shown.number) return;
@@ -57,6 +59,9 @@ async function route() {
   } catch (error) {
     if (number === shown.number) failed(error);
   }
+  if (number !== shown.number) return;
+  drawing = false;
+  if (token()) refreshRuns();
 }
 
 async function draw(module, found, number) {
@@ -137,7 +142,7 @@ function haveRuns(found) {
 }
 
 async function refreshRuns() {
-  if (match(location.pathname)?.page === "overview") return; // which asks for them itself
+  if (drawing || match(location.pathname)?.page === "overview") return; // the overview asks for them itself
   try {
     haveRuns(await api("/runs"));
   } catch {

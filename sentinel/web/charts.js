@@ -8,7 +8,7 @@ import { incidentPath, runPath } from "./router.js";
 import { Track } from "./track.js";
 import { Window } from "./window.js";
 
-const POINTS = 800; // bins at most, of all that is in view
+const POINTS = 600; // bins at most, of all that is in view
 const FINEST = 4000; // bins that may be asked for
 const PAUSE = 200; // ms between two looks at a run that goes on, at least
 const AHEAD = 0.08; // of the steps in view, as room for forecasts

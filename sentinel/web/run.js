@@ -4,8 +4,6 @@ import { Charts } from "./charts.js";
 import { element } from "./dom.js";
 import { culprit, firstFault, stateTag } from "./fault.js";
 import { ago, count, duration, plural } from "./format.js";
-import { heatmap } from "./heatmap.js";
-import { lookOnly, orderButtons } from "./orders.js";
 import { incidentPath, runPath } from "./router.js";
 
 const HEATMAPS = [
@@ -47,16 +45,23 @@ export async function show(root, context) {
   root.append(page.head, page.open, page.orders, page.charts.root, page.maps, page.incidents);
   const known = context.api(`/runs/${encodeURIComponent(run)}`).then((found) => showHead(page, found));
   await Promise.all([known, page.charts.begin()]);
-  drawMaps(page);
-  offerOrders(page);
   follow(page);
-  showIncidents(page).catch((error) => context.notice(error.message));
+  drawRest(page).catch((error) => page.ended || context.notice(error.message));
   return () => {
     page.ended = true;
     page.charts.end();
     clearTimeout(page.timer);
     page.ends.forEach((end) => end());
   };
+}
+
+/** What can wait until the charts are drawn: its modules are asked for only then. */
+async function drawRest(page) {
+  await showIncidents(page);
+  const [{ heatmap }, orders] = await Promise.all([import("./heatmap.js"), import("./orders.js")]);
+  if (page.ended) return;
+  drawMaps(page, heatmap);
+  await offerOrders(page, orders);
 }
 
 function showHead(page, known) {
@@ -146,7 +151,7 @@ function incidentRow({ id, state, severity, cause }) {
 }
 
 /** For operators, buttons; for viewers, why there are none. */
-function offerOrders(page) {
+async function offerOrders(page, { lookOnly, orderButtons }) {
   const { context, run } = page;
   if (context.role === "viewer") {
     page.orders.replaceChildren(lookOnly(context));
@@ -154,7 +159,7 @@ function offerOrders(page) {
   }
   page.buttons = orderButtons(page.orders, context, { run, onDone: () => refresh(page).catch(() => {}) });
   page.ends.push(() => page.buttons.end());
-  showOrders(page).catch((error) => context.notice(error.message));
+  await showOrders(page);
 }
 
 async function showOrders(page) {
@@ -164,7 +169,7 @@ async function showOrders(page) {
 }
 
 /** A heat map of each kind that there is something to show of. */
-function drawMaps(page) {
+function drawMaps(page, heatmap) {
   const has = (signal, rows) => page.charts.signals.some((one) => one.signal === signal && (rows === "label" || one.by_rank));
   const [from, to] = page.charts.asked();
   page.drawn = HEATMAPS.flatMap(({ title, rows, choices }) => {

@@ -91,7 +91,7 @@ def test_what_is_drawn_is_what_is_in_the_store(
 ) -> None:
     page = sight.open(served, "/runs/steady")
     steps, mean, low, high = lines(page)
-    stored = ask(served, "/runs/steady/series?signal=loss&points=800")
+    stored = ask(served, "/runs/steady/series?signal=loss&points=600")
     (series,) = stored["series"]
     assert stored["bin"] > 1
     assert [steps, mean, low, high] == [
