@@ -16,7 +16,6 @@ const header = new Header(document.getElementById("header"), { go, onToken: begi
 const keyboard = new Keyboard(go);
 const live = new Live(connection);
 let me = null; // the answer of /whoami
-let runs = []; // of the header
 let unanswered = false; // the page in view could not be drawn since the daemon is gone
 let drawing = false; // the page in view is asking for what it shows: all else waits
 let shown = { number: 0, end: null, scope: null };
@@ -76,7 +75,7 @@ async function leave() {
   shown.end?.();
   shown.scope?.forEach((stop) => stop());
   shown = { number: shown.number + 1, end: null, scope: [] };
-  unanswered = false;
+  unanswered = drawing = false;
   notices.replaceChildren();
   return shown.number;
 }
@@ -107,8 +106,6 @@ function contextOf(found, number) {
     title: (text) => (document.title = `${text} · Sentinel`),
     /** Say something, by default something that went wrong. */
     notice: (text, kind = "error") => notice(text, kind),
-    /** The names and states of all runs, as the header has them. */
-    runs: () => runs,
     /** A page that has asked for /runs says what it got, so that the header need not ask. */
     haveRuns,
   };
@@ -136,9 +133,8 @@ async function whoami() {
 }
 
 function haveRuns(found) {
-  runs = found;
   const here = match(location.pathname)?.parameters.run ?? "";
-  header.runs(runs, here);
+  header.runs(found, here);
 }
 
 async function refreshRuns() {

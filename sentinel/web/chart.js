@@ -160,7 +160,10 @@ export class Chart {
     const { muted, grid } = this._colors;
     const common = { stroke: muted, font: FONT, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
     const x = { ...common, space: 70, size: 26 };
-    if (this._page.axis === "step") x.values = (_, splits) => splits.map((step) => (Number.isInteger(step) ? count(step) : ""));
+    x.values =
+      this._page.axis === "step"
+        ? (_, splits) => splits.map((step) => (Number.isInteger(step) ? count(step) : ""))
+        : (_, splits, axis, space, apart) => splits.map((time) => clock(time, apart));
     const binary = this.spec.unit === "B" ? { incrs: BINARY } : {};
     return [x, { ...common, ...binary, size: 66, values: (_, splits) => splits.map((value) => quantity(value, this.spec.unit, 4)) }];
   }
@@ -332,6 +335,13 @@ function padded(_, low, high) {
   if (low === null || high === null) return [0, 1];
   const room = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
   return [low >= 0 && low - room < 0 ? 0 : low - room, high + room];
+}
+
+/** A time as an axis has room for it: the day where ticks are days apart, else of the day. */
+function clock(time, apart) {
+  const said = moment(time);
+  if (apart >= 86400) return said.slice(5, 10);
+  return said.slice(11, apart < 60 ? 19 : 16);
 }
 
 function newest({ mean, nonfinite }) {
