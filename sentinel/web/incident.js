@@ -1,0 +1,229 @@
+// One incident: what went wrong first, where, how sure that is, and what to do now.
+
+import { around, momentCharts } from "./around.js";
+import { blackBox } from "./blackbox.js";
+import { element } from "./dom.js";
+import { actionTable, alertTable, evidence, messages } from "./findings.js";
+import { heatmap } from "./heatmap.js";
+import { lookOnly, orderButtons } from "./orders.js";
+import { quietButtons } from "./quiet.js";
+import { runPath } from "./router.js";
+import { timeline } from "./timeline.js";
+import { verdict } from "./verdict.js";
+
+const SETTLE = 300; // ms in which news is gathered before the page looks again
+const MAPS = [
+  ["layer_grad_norm", "label", "Gradient norm of each layer"],
+  ["layer_update_ratio", "label", "Update ratio of each layer"],
+  ["step_seconds", "rank", "Step time of each rank"],
+  ["collective_wait_seconds", "rank", "Wait in collectives of each rank"],
+  ["exposed_communication_seconds", "rank", "Exposed communication of each rank"],
+];
+
+/** See app.js. */
+export async function show(root, context) {
+  const page = new IncidentPage(root, context);
+  await page.begin();
+  return () => page.end();
+}
+
+class IncidentPage {
+  constructor(root, context) {
+    this._root = root;
+    this._context = context;
+    this._id = context.parameters.incident;
+    this._ended = false;
+    this._map = null;
+  }
+
+  /** Draw everything, and hear of what changes. */
+  async begin() {
+    await this._read();
+    const { incident } = this;
+    this._context.title(`${incident.cause.rule} in ${incident.run}`);
+    this._build();
+    this._draw();
+    this._charts();
+    const mine = (event) => event.run === this.incident.run && this._soon();
+    this._context.live({ incident: mine, alert: mine, action: mine, state: mine, open: () => this._soon() });
+  }
+
+  /** Look no more. */
+  end() {
+    this._ended = true;
+    clearTimeout(this._timer);
+    this._orders?.end();
+    this._map?.end();
+  }
+
+  async _read() {
+    const { api } = this._context;
+    this.incident = await api(`/incidents/${encodeURIComponent(this._id)}`);
+    const run = encodeURIComponent(this.incident.run);
+    const empty = (fallback) => () => fallback;
+    [this._status, this._audit, this._signals] = await Promise.all([
+      api(`/status?run=${run}`).then(([status]) => status, empty(null)),
+      api(`/audit?run=${run}`).catch(empty({ rows: [] })),
+      api(`/runs/${run}/signals`).catch(empty([])),
+    ]);
+  }
+
+  _soon() {
+    this._timer ??= setTimeout(async () => {
+      this._timer = null;
+      try {
+        await this._read();
+      } catch (error) {
+        if (!this._ended) this._context.notice(error.message);
+        return;
+      }
+      if (this._ended) return;
+      this._draw();
+      this._charts();
+    }, SETTLE);
+  }
+
+  _build() {
+    const part = (title, ...more) =>
+      element("section", { class: "panel" }, element("h2", {}, title), ...more);
+    const place = () => element("div", { class: "part" });
+    this._places = {
+      verdict: place(),
+      charts: place(),
+      map: place(),
+      timeline: place(),
+      evidence: place(),
+      alerts: place(),
+      actions: place(),
+      box: place(),
+      messages: place(),
+    };
+    const { verdict, charts, map, timeline: times, evidence, alerts, actions, box, messages } = this._places;
+    charts.className = "smallcharts";
+    this._desk = element("div", { class: "desk" });
+    this._top = element(
+      "section",
+      { class: "panel verdict", "aria-label": "What went wrong" },
+      verdict,
+      this._desk,
+    );
+    this._root.replaceChildren(
+      this._top,
+      part("Around the moment", charts),
+      part("Layers and ranks", map),
+      element(
+        "div",
+        { class: "columns" },
+        part("What moved first", times),
+        element(
+          "div",
+          { class: "stack" },
+          part("Evidence", evidence),
+          part("Actions", actions),
+          part("Alerts", alerts),
+          part("Messages", messages),
+        ),
+      ),
+      part("Black box", box),
+    );
+    this._buildDesk();
+    blackBox(box, this._context, this.incident);
+    this._boxes = this.incident.blackboxes.length;
+  }
+
+  _buildDesk() {
+    if (this._context.role === "viewer") {
+      this._desk.append(lookOnly(this._context));
+      return;
+    }
+    this._quiet = element("div", { class: "orders-buttons" });
+    this._desk.append(this._quiet);
+    this._orders = orderButtons(this._desk, this._context, {
+      run: this.incident.run,
+      onDone: () => this._soon(),
+    });
+  }
+
+  _draw() {
+    const { incident } = this;
+    const actions = this._actions();
+    this._top.dataset.kind = incident.state === "open" ? incident.severity : "good";
+    this._places.verdict.replaceChildren(...verdict(incident, this._status, actions, this._signals));
+    this._places.timeline.replaceChildren(...timeline(incident));
+    this._places.evidence.replaceChildren(...evidence(incident));
+    this._places.actions.replaceChildren(actionTable(actions));
+    this._places.alerts.replaceChildren(alertTable(incident));
+    this._places.messages.replaceChildren(...messages(incident));
+    if (incident.blackboxes.length !== this._boxes) {
+      this._boxes = incident.blackboxes.length;
+      blackBox(this._places.box, this._context, incident);
+    }
+    if (!this._orders) return;
+    this._orders.update(this._status);
+    const say = (text, kind) => this._orders.say(text, kind);
+    this._quiet.replaceChildren(
+      ...quietButtons(this._context, incident, { say, onDone: () => this._soon() }),
+    );
+  }
+
+  /** What was done because of it, with its result: from the record, where that can be read. */
+  _actions() {
+    const latest = new Map();
+    for (const row of this._audit.rows) {
+      if (row.incident !== this._id || !["pause", "resume", "stop", "checkpoint"].includes(row.action))
+        continue;
+      const open = [...latest.values()]
+        .reverse()
+        .find((one) => one.action === row.action && one.by === row.by && one.state === "requested");
+      if (open && row.state !== "requested") Object.assign(open, row, { asked: open.asked });
+      else latest.set(row.number, { ...row, asked: row.at });
+    }
+    return latest.size
+      ? [...latest.values()]
+      : this.incident.actions.map((one) => ({ ...one, asked: one.at, reason: "", detail: "" }));
+  }
+
+  async _charts() {
+    const { incident } = this;
+    const { from, to } = around(incident);
+    this._drawMap(from, to);
+    try {
+      await momentCharts(this._places.charts, this._context, incident, this._signals);
+    } catch (error) {
+      this._places.charts.replaceChildren(element("p", { class: "error" }, error.message));
+    }
+  }
+
+  _drawMap(from, to) {
+    const known = new Set(this._signals.map((one) => one.signal));
+    const choices = MAPS.filter(([signal]) => known.has(signal)).map(([signal, rows, title]) => ({
+      signal,
+      rows,
+      title,
+    }));
+    if (!choices.length) {
+      this._places.map.replaceChildren(
+        element("p", { class: "muted" }, "No layer and no rank of this run is measured by itself."),
+      );
+      return;
+    }
+    const { cause, run } = this.incident;
+    const highlight = { row: cause.module, step: cause.step };
+    const key = `${from} ${to} ${cause.module} ${cause.step}`;
+    if (this._map && this._mapKey === key) return this._map.update({});
+    this._mapKey = key;
+    if (this._map) return this._map.update({ from, to, highlight });
+    this._places.map.replaceChildren();
+    const onPick = (step) => this._context.go(`${runPath(run)}?${new URLSearchParams({ step, from, to })}`);
+    this._map = heatmap(this._places.map, this._context, {
+      run,
+      from,
+      to,
+      choices,
+      highlight,
+      onPick,
+      signal: choices[0].signal,
+      rows: choices[0].rows,
+    });
+  }
+}
