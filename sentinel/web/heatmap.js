@@ -13,7 +13,7 @@ import { parts } from "./rowlabels.js";
 
 const SCALES = {
   usual: "against each row's own usual level",
-  others: "against the other ranks at that step",
+  others: "against the other ranks at the same step",
   value: "as measured",
 };
 const ORDERS = { model: "in model order", latest: "largest now first" };
@@ -37,7 +37,7 @@ class HeatMap {
     this._cursor = null;
     this._number = 0;
     this._asked = { at: 0, took: 0 };
-    this._scale = options.rows === "rank" ? "value" : "usual";
+    this._scale = options.rows === "rank" ? "others" : "usual";
     this._order = "model";
     this._build(root);
     this._ends = [
@@ -54,7 +54,7 @@ class HeatMap {
   update(changes) {
     const rows = this._options.rows;
     this._options = { ...this._options, ...changes };
-    if (this._options.rows !== rows) this._scale = this._options.rows === "rank" ? "value" : "usual";
+    if (this._options.rows !== rows) this._scale = this._options.rows === "rank" ? "others" : "usual";
     this._cursor = null;
     this._controls();
     this._load();
@@ -235,6 +235,7 @@ class HeatMap {
     this._legend.replaceChildren(...legend(this._shown, { ...this._look, unit: grid.unit, missing }));
     const notes = [];
     if (this._scale !== "value" && grid.negative) notes.push("some values are negative: shown as measured");
+    else if (this._scale === "others") notes.push("held against the median of all ranks at the same step");
     else if (this._scale === "usual") {
       const before =
         highlight?.step === undefined ? "over the steps shown" : `before step ${count(highlight.step)}`;
@@ -341,7 +342,7 @@ class HeatMap {
       }[state],
       more:
         times !== null
-          ? `${timesText(times)} ${this._scale === "others" ? "the other ranks" : "its usual"}`
+          ? `${timesText(times)} ${this._scale === "others" ? "the ranks' median" : "its usual"}`
           : state === "nonfinite" && value !== null && `largest finite: ${shown}`,
     };
   }

@@ -6,28 +6,30 @@ import { stripes } from "./heatpaint.js";
 
 const WIDTH = 240;
 const BAR = 10;
+const MARGIN = 24; // for what the first and the last tick say
 
 /** The bar of colors with its ticks, and the two cells that have no place on it. */
 export function legend(scale, { palette, colors, look, ratio, unit, missing }) {
-  const bar = canvas(WIDTH + 40, 30, ratio, (pen) => {
+  const bar = canvas(WIDTH + 2 * MARGIN, 30, ratio, (pen) => {
     palette.forEach(([red, green, blue], i) => {
       pen.fillStyle = `rgb(${red} ${green} ${blue})`;
-      pen.fillRect(20 + (WIDTH * i) / palette.length, 0, WIDTH / palette.length + 1, BAR);
+      pen.fillRect(MARGIN + (WIDTH * i) / palette.length, 0, WIDTH / palette.length + 1, BAR);
     });
     pen.font = "11px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
     pen.textAlign = "center";
     pen.textBaseline = "top";
     let free = -Infinity;
     for (const tick of scale.ticks) {
-      const text = tick.times === undefined ? quantity(tick.value, unit, 2) : timesText(tick.times);
-      const x = 20 + WIDTH * tick.at;
+      const text = tick.times === undefined ? quantity(tick.value, unit, 3) : timesText(tick.times);
+      const x = MARGIN + WIDTH * tick.at;
       const half = pen.measureText(text).width / 2;
+      const middle = Math.max(half, Math.min(WIDTH + 2 * MARGIN - half, x));
       pen.fillStyle = colors.line;
       pen.fillRect(x - 0.5, BAR, 1, 4);
-      if (x - half < free) continue;
+      if (middle - half < free) continue;
       pen.fillStyle = colors.muted;
-      pen.fillText(text, x, BAR + 6);
-      free = x + half + 6;
+      pen.fillText(text, middle, BAR + 6);
+      free = middle + half + 6;
     }
   });
   const what = scale.kind === "diverging" ? "usual" : "";

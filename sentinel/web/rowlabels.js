@@ -39,18 +39,18 @@ export function fit({ group, rest }, width, measure) {
     [number, rest],
     [number, end],
   ].map((parts) => parts.filter(Boolean).join("."));
-  return forms.find((form) => measure(form) <= width) ?? cut(forms.at(-1), width, measure);
+  return forms.find((form) => measure(form) <= width) ?? cut(number, end || group, width, measure);
 }
 
-function cut(text, width, measure) {
+function cut(number, text, width, measure) {
   let low = 0;
   let high = text.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (measure(`…${text.slice(middle)}`) <= width) high = middle;
+    if (measure(`${number}…${text.slice(middle)}`) <= width) high = middle;
     else low = middle + 1;
   }
-  return `…${text.slice(low)}`;
+  return `${number}…${text.slice(low)}`;
 }
 
 /** Of these `{at, ...}` in pixels as many as stand at least `apart`, the first ones first. */
