@@ -53,7 +53,8 @@ class MomentJSON(TypedDict):
 
 
 class DetailJSON(IncidentJSON):
-    """An incident with its whole course. `advice` is what its rules say to do, each once."""
+    """An incident with its whole course. `advice` is what its rules say to do, each once, that
+    of the cause first."""
 
     opened_at: str
     changed_at: str
@@ -86,13 +87,14 @@ def detail(connection: sqlite3.Connection, incident_id: str) -> DetailJSON:
         *_journal(connection, incident),
         *_messages(connection, incident_id),
     ]
+    leading = sorted(alerts, key=lambda one: one["rule"] != incident["cause"]["rule"])
     if incident["state"] == "resolved":
         moments.append(_moment(real(row["changed_at"]), "resolved", "the incident is resolved"))
     return DetailJSON(
         **incident,
         opened_at=isoformat(opened),
         changed_at=isoformat(real(row["changed_at"])),
-        advice=[*dict.fromkeys(text(alert["advice"]) for alert in alerts if alert["advice"])],
+        advice=[*dict.fromkeys(text(one["advice"]) for one in leading if one["advice"])],
         timeline=[one.shown for one in sorted(moments, key=_Moment.place)],
     )
 

@@ -310,12 +310,13 @@ class HeatMap {
     if (cursor === null) return;
     const row = this._layout.order[cursor.place];
     const { name, step, value, more } = this._told(row, cursor.column);
-    this._tip.replaceChildren(
+    const parts = [
       element("strong", {}, name),
       element("span", {}, step),
       element("span", { class: "heatmap-value" }, value),
-      more && element("span", {}, more),
-    );
+    ];
+    if (more) parts.push(element("span", {}, more));
+    this._tip.replaceChildren(...parts);
     const x = this._layout.x(cursor.column + 0.5);
     const left = x > this._layout.width / 2 ? x - this._tip.offsetWidth - 14 : x + 14;
     const low = this._layout.height - this._tip.offsetHeight;

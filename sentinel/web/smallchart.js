@@ -8,6 +8,7 @@ const HEIGHT = 112;
 const LEFT = 4;
 const TOP = 22;
 const BOTTOM = 18;
+const ROOM = 64; // that a step at either end needs beside the one at which it began
 const EACH = 8; // up to so many other ranks are drawn one by one
 
 /**
@@ -40,8 +41,10 @@ export function smallChart({ title, help, unit, steps, lines, at, reduced }) {
       { x: LEFT, y: HEIGHT - BOTTOM - 2, class: "axis" },
       y.bottom === null ? "" : quantity(y.bottom, unit, 3),
     ),
-    drawing("text", { x: LEFT, y: HEIGHT - 5, class: "axis" }, count(steps[0])),
-    drawing("text", { x: WIDTH - LEFT, y: HEIGHT - 5, class: "axis end" }, `step ${count(steps.at(-1))}`),
+    !(began >= 0 && x(began) < LEFT + ROOM) &&
+      drawing("text", { x: LEFT, y: HEIGHT - 5, class: "axis" }, count(steps[0])),
+    !(began >= 0 && x(began) > WIDTH - LEFT - ROOM) &&
+      drawing("text", { x: WIDTH - LEFT, y: HEIGHT - 5, class: "axis end" }, count(steps.at(-1))),
   );
   return element(
     "figure",
@@ -98,7 +101,7 @@ function marker(x, step) {
     "g",
     { class: "began" },
     drawing("line", { x1: x, x2: x, y1: TOP - 6, y2: HEIGHT - BOTTOM }),
-    drawing("text", { x: Math.max(28, Math.min(WIDTH - 28, x)), y: HEIGHT - 5 }, count(step)),
+    drawing("text", { x: Math.max(28, Math.min(WIDTH - 28, x)), y: HEIGHT - 5 }, `step ${count(step)}`),
   );
 }
 

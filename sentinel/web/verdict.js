@@ -2,7 +2,7 @@
 
 import { around } from "./around.js";
 import { element } from "./dom.js";
-import { count, duration, moment, quantity, words } from "./format.js";
+import { count, duration, moment, plural, quantity, words } from "./format.js";
 import { runPath } from "./router.js";
 import { ends, standing } from "./standing.js";
 
@@ -97,7 +97,8 @@ export function verdict(incident, status, actions, signals) {
         stands,
         incident.state === "open" ? ends(status?.state === "held" ? status.hold : null) : "",
       ),
-      incident.advice.length > 0 && answer("What to do", "", ...incident.advice),
+      incident.advice.length > 0 &&
+        answer("What to do", "", incident.advice[0], moreAdvice(incident.advice.slice(1))),
     ),
     details(cause),
   ];
@@ -110,6 +111,16 @@ function answer(label, text, ...more) {
     { class: "answer" },
     element("dt", {}, label),
     element("dd", {}, text && element("strong", {}, text), lines),
+  );
+}
+
+function moreAdvice(advice) {
+  if (!advice.length) return "";
+  return element(
+    "details",
+    {},
+    element("summary", {}, `${plural(advice.length, "more", "more")}, from the other alerts`),
+    advice.map((text) => element("p", {}, text)),
   );
 }
 

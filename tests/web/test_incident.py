@@ -117,7 +117,7 @@ def cell(page: Page, row: int, column: int) -> list[str]:
     for key, times in (("ArrowDown", row), ("ArrowRight", column)):
         for _ in range(times):
             page.keyboard.press(key)
-    return page.locator(".heatmap-tip > *").all_inner_texts()
+    return page.locator(".heatmap-tip").inner_text().split("\n")
 
 
 def test_the_heat_map_has_the_values_of_the_store(
