@@ -48,22 +48,22 @@ def main() -> None:
         with daemon(state) as url, training(state), chromium() as open_tab:
             ask = Asker(url, token)
             eventually(lambda: ask("/status") and ask("/status")[0]["state"] == "held", "the hold")
-            walk(open_tab, f"{url}/#token={token}", folder)
+            walk(open_tab, lambda path: f"{url}{path}#token={token}", folder)
             eventually(lambda: ask("/status")[0]["state"] == "finished", "the end of training")
 
 
-def walk(open_tab: Callable[..., Page], link: str, folder: Path) -> None:
+def walk(open_tab: Callable[..., Page], link: Callable[[str], str], folder: Path) -> None:
     """What a person does who is told that something is wrong, with a picture of each step."""
     page = open_tab(viewport=DESKTOP)
-    page.goto(link)
+    page.goto(link("/"))
     page.locator("#main").get_by_text(RUN).first.wait_for()
     page.wait_for_timeout(500)  # for the sparkline
-    picture(page, folder / "page-overview.png")
+    picture(page, folder / "page-overview.png", height=320)
     page.locator("a[href^='/incidents/']").first.click()
     page.locator('.heatmap[data-state="ready"]').wait_for()
     page.locator(".smallchart").first.wait_for()
     page.locator(".blackbox").wait_for()
-    address = page.url
+    incident = page.url[page.url.index("/incidents/") :]
     picture(page, folder / "page-incident.png")
     heat = page.locator(".panel", has=page.locator(".heatmap"))
     heat.scroll_into_view_if_needed()
@@ -72,9 +72,7 @@ def walk(open_tab: Callable[..., Page], link: str, folder: Path) -> None:
     heat.screenshot(path=folder / "page-heatmap.png")
     light(folder / "page-heatmap.png")
     phone = open_tab(viewport=PHONE, color_scheme="dark")
-    phone.goto(
-        f"{link.partition('#')[0].rstrip('/')}{address[address.index('/incidents') :]}#{link.partition('#')[2]}"
-    )
+    phone.goto(link(incident))
     phone.locator('.heatmap[data-state="ready"]').wait_for()
     picture(phone, folder / "page-phone.png")
     page.get_by_role("button", name="Resume…").click()
@@ -84,16 +82,19 @@ def walk(open_tab: Callable[..., Page], link: str, folder: Path) -> None:
     picture(page, folder / "page-resume.png")
     page.get_by_role("button", name="Resume the run").click()
     page.get_by_text("The run goes on").first.wait_for()
-    page.goto(f"{link.partition('#')[0].rstrip('/')}/runs/{RUN}#{link.partition('#')[2]}")
-    page.get_by_text(re.compile("finished")).first.wait_for()
+    page.goto(link(f"/runs/{RUN}"))
+    page.locator("#main").get_by_text("finished").first.wait_for()
     page.wait_for_timeout(1500)  # for the charts
     picture(page, folder / "page-run.png")
 
 
-def picture(page: Page, path: Path) -> None:
-    """What is in sight."""
+def picture(page: Page, path: Path, height: int | None = None) -> None:
+    """What is in sight, or its upper part."""
     page.evaluate("window.scrollTo(0, 0)")
-    page.screenshot(path=path)
+    size = page.viewport_size
+    assert size is not None
+    clip = {"x": 0.0, "y": 0.0, "width": float(size["width"]), "height": float(height or 0)}
+    page.screenshot(path=path, clip=clip if height else None)  # type: ignore[arg-type]
     light(path)
 
 

@@ -22,7 +22,7 @@ const PAUSE = 1000; // ms between two looks at a run that goes on, at least
 /**
  * Draw a heat map into `root` and keep it up to date. Options: `run`, `signal`, `rows` ("label" or
  * "rank"), `from`, `to` (steps; without `to` it follows the run), `onPick(step, row)`, `highlight`
- * `{row, step}`, `choices` `[{signal, rows, title}]` to choose from, `title`.
+ * `{row, rank, step}`, `choices` `[{signal, rows, title}]` to choose from, `title`.
  * Returns `{update(options), end()}`.
  */
 export function heatmap(root, context, options) {
@@ -221,7 +221,8 @@ class HeatMap {
   }
 
   _marked(grid) {
-    const { row, step } = this._options.highlight ?? {};
+    const { row: label, rank, step } = this._options.highlight ?? {};
+    const row = this._options.rows === "rank" ? rank : label;
     return {
       row: row === undefined || row === null ? -1 : rowOf(grid.rows, String(row)),
       column: step === undefined || step === null ? -1 : grid.column(step),
@@ -240,6 +241,10 @@ class HeatMap {
       const before =
         highlight?.step === undefined ? "over the steps shown" : `before step ${count(highlight.step)}`;
       notes.push(`usual: each row's median ${before}`);
+    }
+    if (this._look.marked.row >= 0) {
+      const [name, at] = [grid.rows[this._look.marked.row], count(highlight.step)];
+      notes.unshift(`▸ and ▾ mark where it began: ${rows === "rank" ? "rank " : ""}${name}, step ${at}`);
     }
     if (grid.bin > 1) notes.push(`a cell is the largest of ${plural(grid.bin, "step")}`);
     if (grid.emptyColumns)

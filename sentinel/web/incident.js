@@ -15,6 +15,7 @@ const SETTLE = 300; // ms in which news is gathered before the page looks again
 const MAPS = [
   ["layer_grad_norm", "label", "Gradient norm of each layer"],
   ["layer_update_ratio", "label", "Update ratio of each layer"],
+  ["loss", "rank", "Loss of each rank"],
   ["step_seconds", "rank", "Step time of each rank"],
   ["collective_wait_seconds", "rank", "Wait in collectives of each rank"],
   ["exposed_communication_seconds", "rank", "Exposed communication of each rank"],
@@ -195,12 +196,10 @@ class IncidentPage {
   }
 
   _drawMap(from, to) {
-    const known = new Set(this._signals.map((one) => one.signal));
-    const choices = MAPS.filter(([signal]) => known.has(signal)).map(([signal, rows, title]) => ({
-      signal,
-      rows,
-      title,
-    }));
+    const known = new Map(this._signals.map((one) => [one.signal, one]));
+    const choices = MAPS.filter(
+      ([signal, rows]) => known.has(signal) && (rows === "label" || known.get(signal).by_rank),
+    ).map(([signal, rows, title]) => ({ signal, rows, title }));
     if (!choices.length) {
       this._places.map.replaceChildren(
         element("p", { class: "muted" }, "No layer and no rank of this run is measured by itself."),
@@ -208,7 +207,7 @@ class IncidentPage {
       return;
     }
     const { cause, run } = this.incident;
-    const highlight = { row: cause.module, step: cause.step };
+    const highlight = { row: cause.module, rank: cause.rank, step: cause.step };
     const key = `${from} ${to} ${cause.module} ${cause.step}`;
     if (this._map && this._mapKey === key) return this._map.update({});
     this._mapKey = key;
@@ -222,8 +221,15 @@ class IncidentPage {
       choices,
       highlight,
       onPick,
-      signal: choices[0].signal,
-      rows: choices[0].rows,
+      ...firstMap(choices, cause),
     });
   }
+}
+
+/** The map on which the cause is to be seen: of layers if it is in one, else of ranks. */
+function firstMap(choices, { signal, module, rank }) {
+  const ofRanks = choices.filter((one) => one.rows === "rank");
+  const own = ofRanks.find((one) => one.signal === signal) ?? ofRanks[0];
+  const { signal: shown, rows } = (module === null && rank !== null && own) || choices[0];
+  return { signal: shown, rows };
 }

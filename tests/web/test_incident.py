@@ -133,9 +133,12 @@ def test_the_heat_map_has_the_values_of_the_store(
     assert cell(page, 0, 19) == ["embed", "step 20", "not measured"]
     assert cell(page, 4, 20) == ["layers.1.mlp", "step 21", "NaN"]
     assert cell(page, 5, 0) == ["head", "step 1", "6", "1 times its usual"]
+    page.get_by_label("What to show").select_option(label="Step time of each rank")
+    page.locator('.heatmap-canvas[aria-label^="step seconds of 2 ranks"]').wait_for()
+    assert cell(page, 1, 20) == ["rank 1", "step 21", "250 ms", "1 times the ranks' median"]
+    page.keyboard.press("Home")
     page.keyboard.press("Enter")
     page.wait_for_url("**/runs/story?step=1&from=*")
-    sight.allow("run.js")  # another page's affair
 
 
 def test_large_bad_missing_and_usual_cells_have_colors_of_their_own(
