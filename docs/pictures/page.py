@@ -84,7 +84,9 @@ def walk(open_tab: Callable[..., Page], link: Callable[[str], str], folder: Path
     page.get_by_text("The run goes on").first.wait_for()
     page.goto(link(f"/runs/{RUN}"))
     page.locator("#main").get_by_text("finished").first.wait_for()
-    page.wait_for_timeout(1500)  # for the charts
+    page.reload()
+    page.locator("#main canvas").first.wait_for()
+    page.wait_for_timeout(1500)  # for the other charts
     picture(page, folder / "page-run.png")
 
 
