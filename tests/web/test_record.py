@@ -15,10 +15,10 @@ from tests.daemon.scenes import broken
 from tests.web.conftest import Served, Sight
 
 
-def test_the_record_is_shown_whole_filtered_and_then_broken(own: Served, sight: Sight) -> None:
-    job = broken(own.daemon)
-    page = sight.open(own, "/runs/run/audit")
-    audit = json.loads(own.daemon.get("/api/v1/audit?run=run")[1])
+def test_the_record_is_shown_whole_filtered_and_then_broken(served: Served, sight: Sight) -> None:
+    job = broken(served.daemon, run="told")
+    page = sight.open(served, "/runs/told/audit")
+    audit = json.loads(served.daemon.get("/api/v1/audit?run=told")[1])
     expect(page.locator(".chain")).to_contain_text(f"{len(audit['rows'])} rows, each with the hash")
     expect(page.locator(".chain .hash")).to_have_text(audit["head"])
     expect(page.locator("tbody tr")).to_have_count(len(audit["rows"]))
@@ -29,11 +29,11 @@ def test_the_record_is_shown_whole_filtered_and_then_broken(own: Served, sight: 
     expect(page.locator("tbody tr")).to_have_count(1)
     page.get_by_label("Filter").fill("nobody did this")
     expect(page.get_by_text("No row matches.")).to_be_visible()
-    with sqlite3.connect(own.daemon.state / "sentinel.db", timeout=60) as connection:
+    with sqlite3.connect(served.daemon.state / "sentinel.db", timeout=60) as connection:
         connection.execute("DROP TRIGGER journal_no_update")
         connection.execute(
             "UPDATE journal SET content = replace(content, 'requested', 'refused') "
-            "WHERE run = 'run' AND number = 1"
+            "WHERE run = 'told' AND number = 1"
         )
     page.reload()
     expect(page.locator(".chain")).to_contain_text("✕ broken")
