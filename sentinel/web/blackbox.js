@@ -8,11 +8,10 @@ const NEAR = 12; // steps that are shown at first
 const MOST_COLUMNS = 400;
 
 /** The panel's content: a choice of ranks, a table, and what saves it. */
-export function blackBox(root, context, incident) {
+export function blackBox(context, incident) {
   const ranks = incident.blackboxes;
   if (!ranks.length) {
-    root.replaceChildren(element("p", { class: "muted" }, "No rank has handed over its black box."));
-    return;
+    return [element("p", { class: "muted" }, "No rank has handed over its black box.")];
   }
   const first = ranks.find((one) => one.rank === incident.cause.rank) ?? ranks[0];
   const view = { rank: first.rank, all: false, labels: false, box: null };
@@ -59,8 +58,8 @@ export function blackBox(root, context, incident) {
       place.replaceChildren(element("p", { class: "error" }, error.message));
     }
   }
-  root.replaceChildren(head, place);
   load(first.rank);
+  return [head, place];
 }
 
 function toggle(text, changed) {

@@ -50,13 +50,16 @@ class HeatMap {
     this._load();
   }
 
-  /** Show something else of it. */
+  /** Show something else of it, or the same as it is now. */
   update(changes) {
-    const rows = this._options.rows;
-    this._options = { ...this._options, ...changes };
-    if (this._options.rows !== rows) this._scale = this._options.rows === "rank" ? "others" : "usual";
-    this._cursor = null;
-    this._controls();
+    const before = this._options;
+    this._options = { ...before, ...changes };
+    const { rows } = this._options;
+    if (before.rows !== rows) this._scale = rows === "rank" ? "others" : "usual";
+    if (["signal", "rows", "from", "to"].some((name) => before[name] !== this._options[name])) {
+      this._select(null);
+      this._controls();
+    }
     this._load();
   }
 
@@ -199,7 +202,8 @@ class HeatMap {
       marked: this._marked(grid),
       sorted: this._order === "latest",
     };
-    if (this._cursor && this._cursor.column >= grid.steps.length) this._cursor = null;
+    const { place, column } = this._cursor ?? {};
+    if (place >= order.length || column >= grid.steps.length) this._select(null);
     this._paint();
     this._explain(grid);
   }

@@ -35,6 +35,7 @@ class IncidentPage {
     this._id = context.parameters.incident;
     this._ended = false;
     this._map = null;
+    this._drawn = new Map(); // of each part, what it was drawn from
   }
 
   /** Draw everything, and hear of what changes. */
@@ -59,29 +60,34 @@ class IncidentPage {
 
   async _read() {
     const { api } = this._context;
-    this.incident = await api(`/incidents/${encodeURIComponent(this._id)}`);
-    const run = encodeURIComponent(this.incident.run);
+    const incident = await api(`/incidents/${encodeURIComponent(this._id)}`);
+    const run = encodeURIComponent(incident.run);
     const empty = (fallback) => () => fallback;
-    [this._status, this._audit, this._signals] = await Promise.all([
+    const found = await Promise.all([
       api(`/status?run=${run}`).then(([status]) => status, empty(null)),
       api(`/audit?run=${run}`).catch(empty({ rows: [] })),
       api(`/runs/${run}/signals`).catch(empty([])),
     ]);
+    this.incident = incident;
+    [this._status, this._audit, this._signals] = found;
   }
 
+  /** Look again, once what comes together has come, and never twice at the same time. */
   _soon() {
     this._timer ??= setTimeout(async () => {
-      this._timer = null;
+      this._news = false;
       try {
         await this._read();
+        if (this._ended) return;
+        this._draw();
+        await this._charts();
       } catch (error) {
         if (!this._ended) this._context.notice(error.message);
-        return;
       }
-      if (this._ended) return;
-      this._draw();
-      this._charts();
+      this._timer = null;
+      if (this._news && !this._ended) this._soon();
     }, SETTLE);
+    this._news = true;
   }
 
   _build() {
@@ -128,8 +134,6 @@ class IncidentPage {
       part("Black box", box),
     );
     this._buildDesk();
-    blackBox(box, this._context, this.incident);
-    this._boxes = this.incident.blackboxes.length;
   }
 
   _buildDesk() {
@@ -137,8 +141,8 @@ class IncidentPage {
       this._desk.append(lookOnly(this._context));
       return;
     }
-    this._quiet = element("div", { class: "orders-buttons" });
-    this._desk.append(this._quiet);
+    this._places.quiet = element("div", { class: "orders-buttons" });
+    this._desk.append(this._places.quiet);
     this._orders = orderButtons(this._desk, this._context, {
       run: this.incident.run,
       onDone: () => this._soon(),
@@ -146,25 +150,34 @@ class IncidentPage {
   }
 
   _draw() {
-    const { incident } = this;
+    const { incident, _status: status } = this;
     const actions = this._actions();
-    this._top.dataset.kind = incident.state === "open" ? incident.severity : "good";
-    this._places.verdict.replaceChildren(...verdict(incident, this._status, actions, this._signals));
-    this._places.timeline.replaceChildren(...timeline(incident));
-    this._places.evidence.replaceChildren(...evidence(incident));
-    this._places.actions.replaceChildren(actionTable(actions));
-    this._places.alerts.replaceChildren(alertTable(incident));
-    this._places.messages.replaceChildren(...messages(incident));
-    if (incident.blackboxes.length !== this._boxes) {
-      this._boxes = incident.blackboxes.length;
-      blackBox(this._places.box, this._context, incident);
-    }
-    if (!this._orders) return;
-    this._orders.update(this._status);
-    const say = (text, kind) => this._orders.say(text, kind);
-    this._quiet.replaceChildren(
-      ...quietButtons(this._context, incident, { say, onDone: () => this._soon() }),
+    const { state, acknowledged, evidence: found, alerts, blackboxes, timeline: times, ...head } = incident;
+    const hold = status?.hold && { ...status.hold, held_s: null, cost_hours: null };
+    this._top.dataset.kind = state === "open" ? incident.severity : "good";
+    this._put("verdict", [head, state, acknowledged, alerts, status?.state, hold, actions], () =>
+      verdict(incident, status, actions, this._signals),
     );
+    this._put("timeline", times, () => timeline(incident));
+    this._put("evidence", found, () => evidence(incident));
+    this._put("actions", actions, () => [actionTable(actions)]);
+    this._put("alerts", alerts, () => [alertTable(incident)]);
+    this._put("messages", times, () => messages(incident));
+    this._put("box", blackboxes, () => blackBox(this._context, incident));
+    if (!this._orders) return;
+    this._orders.update(status);
+    const say = (text, kind) => this._orders.say(text, kind);
+    this._put("quiet", [state, acknowledged], () =>
+      quietButtons(this._context, incident, { say, onDone: () => this._soon() }),
+    );
+  }
+
+  /** Draw a part anew, but only if what it shows has changed: somebody may be reading it. */
+  _put(name, data, made) {
+    const key = JSON.stringify(data);
+    if (this._drawn.get(name) === key) return;
+    this._drawn.set(name, key);
+    this._places[name].replaceChildren(...made());
   }
 
   /** What was done because of it, with its result: from the record, where that can be read. */
