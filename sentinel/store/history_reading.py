@@ -12,7 +12,7 @@ import numpy as np
 from sentinel.store.bins import MISSING, Bins, Floats, Singles, Steps, joined
 from sentinel.store.database import Database, SqlValue
 from sentinel.store.history import History, Recent
-from sentinel.store.history_row import Row, ranks_of
+from sentinel.store.history_row import Row, greatest, ranks_of
 from sentinel.store.history_writing import sheets_of
 from sentinel.store.reading import text, whole
 from sentinel.store.sheet import COARSE, unpack_bins, unpack_rows, unpack_steps
@@ -83,8 +83,8 @@ class _Exact(NamedTuple):
         """Some columns, those that are not known as `MISSING`."""
         place = {name: at for at, name in enumerate(self.known)}
         at = np.array([place.get(name, -1) for name in names], np.intp)
-        found = np.ascontiguousarray(self.values[:, np.maximum(at, 0)])
-        found[:, at < 0] = MISSING
+        found = np.full((len(self.steps), len(names)), MISSING, np.float32)
+        found[:, at >= 0] = self.values[:, at[at >= 0]]
         return found
 
     def every_step(self, names: Sequence[str]) -> Bins:
@@ -194,7 +194,7 @@ class Look:
         every = -(-total // most)
         steps, values = [np.zeros(0, np.int64)], [np.zeros((0, len(names)), np.float32)]
         for at in chosen[::-1][::every][::-1]:
-            found, _ = self._stored_sheet(at, sheet, coarsely=False)
+            found, _ = self._stored_sheet(at, sheet, names, coarsely=False)
             if found is not None:
                 within = (found.steps >= first) & (found.steps <= last)
                 steps.append(found.steps[within])
@@ -216,7 +216,8 @@ class Look:
     ) -> tuple[Bins | None, int]:
         """What a block has of these columns, and in how long stretches it is known at best."""
         coarsely = length >= COARSE and not self._redone(at)
-        exact, coarse = self._stored_sheet(at, sheet, coarsely=coarsely)
+        wanted = [*names, *map(greatest, names)]
+        exact, coarse = self._stored_sheet(at, sheet, wanted, coarsely=coarsely)
         if exact is not None:
             return exact.every_step(names), 1
         if not coarse:
@@ -224,8 +225,10 @@ class Look:
         numbers, bins = unpack_bins(coarse)
         return bins.columns(self._places(sheet, numbers.tolist(), names)), COARSE
 
-    def _stored_sheet(self, at: int, sheet: str, *, coarsely: bool) -> tuple[_Exact | None, bytes]:
-        """The steps of a block that count, or if there is no more the stretches.
+    def _stored_sheet(
+        self, at: int, sheet: str, names: Sequence[str], *, coarsely: bool
+    ) -> tuple[_Exact | None, bytes]:
+        """The steps of a block that count, of these columns at least, or else the stretches.
 
         `coarsely`: stretches are all that is needed, where there are some.
         """
@@ -243,8 +246,10 @@ class Look:
         if not packed:
             return None, _blob(found[0]["coarse"])
         steps, times = self._head(block.id)
-        rows, numbers, values = unpack_rows(packed)
         called = self._called(sheet)
+        chosen = set(names)
+        wanted = [number for number, name in called.items() if name in chosen]
+        rows, numbers, values = unpack_rows(packed, wanted)
         known = [called.get(number, "") for number in numbers.tolist()]
         return self._counting(at, _Exact(steps[rows], times[rows], known, values)), b""
 

@@ -8,8 +8,10 @@ stay the same.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +49,23 @@ def pack_rows(rows: Places, columns: Places, values: Singles) -> bytes:
     return head + zlib.compress(numbers + _shuffled(values.T), 1)
 
 
-def unpack_rows(packed: bytes) -> tuple[Places, Places, Singles]:
-    """What was packed. Raises `StateError` when it is damaged."""
+def unpack_rows(
+    packed: bytes, wanted: Sequence[int] | None = None
+) -> tuple[Places, Places, Singles]:
+    """What was packed, of all columns or of those with these numbers.
+
+    Raises `StateError` when it is damaged.
+    """
     (rows, columns), plain = _opened(packed)
     _expect(plain, 4 * (rows + columns + rows * columns))
     numbers = np.frombuffer(plain, "<i4", rows + columns)
-    values = _unshuffled(plain[4 * (rows + columns) :], (columns, rows))
-    return _sums(numbers[:rows]), _sums(numbers[rows:]), values.view(np.float32).T
+    planes = np.frombuffer(plain, np.uint8, offset=4 * (rows + columns)).reshape(4, columns, rows)
+    named = _sums(numbers[rows:])
+    if wanted is not None:
+        kept = np.isin(named, wanted)
+        named, planes = named[kept], planes[:, kept]
+    values = _unshuffled(planes, (len(named), rows))
+    return _sums(numbers[:rows]), named, values.view(np.float32).T
 
 
 def pack_bins(columns: Places, bins: Bins) -> bytes:
@@ -79,7 +91,8 @@ def unpack_bins(packed: bytes) -> tuple[Places, Bins]:
     starts = _places(plain[: 8 * rows])
     times = np.frombuffer(plain, "<f8", rows, 8 * rows)
     numbers = _sums(np.frombuffer(plain, "<i4", columns, 16 * rows))
-    words = _unshuffled(plain[16 * rows + 4 * columns :], (_PLANES, columns, rows))
+    planes = np.frombuffer(plain, np.uint8, offset=16 * rows + 4 * columns)
+    words = _unshuffled(planes, (_PLANES, columns, rows))
     low, high, mean, count, odd, kinds, rank = (plane.T for plane in words)
     counts: Counts = count.astype(np.int32)
     return numbers, Bins(
@@ -114,9 +127,9 @@ def _shuffled(words: NDArray[np.generic]) -> bytes:
     return np.ascontiguousarray(plain.reshape(-1, 4).T).tobytes()
 
 
-def _unshuffled(plain: bytes, shape: tuple[int, ...]) -> NDArray[np.uint32]:
-    planes = np.frombuffer(plain, np.uint8).reshape(4, -1)
-    return np.ascontiguousarray(planes.T).view("<u4").reshape(shape)
+def _unshuffled(planes: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint32]:
+    size = math.prod(shape)
+    return np.ascontiguousarray(planes.reshape(4, size).T).view("<u4").reshape(shape)
 
 
 def _opened(packed: bytes) -> tuple[tuple[int, int], bytes]:
