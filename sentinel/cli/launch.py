@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentinel.daemon.service import Service, own_address
+from sentinel.daemon.place import own_address
+from sentinel.daemon.service import Service
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126

@@ -13,6 +13,11 @@ from sentinel.errors import StateError, StateTakenError
 API_NAME = "api.sock"
 
 
+def own_address(state_dir: Path) -> address.UnixAddress:
+    """Where ranks find the daemon of this state directory."""
+    return address.UnixAddress(Path(os.path.abspath(state_dir)) / address.SOCKET_NAME)
+
+
 def bind(path: Path) -> socket.socket:
     """A listening socket at `path`, in place of one that nobody listens on any more.
 

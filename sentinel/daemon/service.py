@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import resource
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -396,8 +395,3 @@ class Service:
     def recording_fails(self) -> bool:
         """Whether what ranks say, or what is judged of it, cannot be written now."""
         return bool(self._unwritable)
-
-
-def own_address(state_dir: Path) -> address.UnixAddress:
-    """Where ranks find the daemon of this state directory."""
-    return address.UnixAddress(Path(os.path.abspath(state_dir)) / address.SOCKET_NAME)

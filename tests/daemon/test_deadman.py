@@ -12,7 +12,8 @@ import pytest
 
 from sentinel import clock
 from sentinel.daemon import vital_signs
-from sentinel.daemon.service import Service, Settings, own_address
+from sentinel.daemon.place import own_address
+from sentinel.daemon.service import Service, Settings
 from sentinel.daemon.vital_signs import VitalSigns
 from sentinel.notify.deadman import DeadMan, Ping
 from tests.daemon.fake_job import FakeJob
