@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from sentinel.cli.client import Client
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.cli.place import Place, place_option
 from sentinel.duration import in_words, seconds_of
@@ -27,9 +28,7 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
     return seconds
 
 
-@click.command(
-    "page", epilog="\b\nExamples:\n  sentinel page\n  sentinel page --role operator --for 2h"
-)
+@click.command("page", epilog=examples("sentinel page", "sentinel page --role operator --for 2h"))
 @click.option(
     "--role",
     type=click.Choice(["viewer", "operator"]),
