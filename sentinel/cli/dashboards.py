@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.errors import SentinelError
 
@@ -34,16 +35,23 @@ _page_option = click.option(
 )
 
 
-@click.group("dashboards")
+@click.group(
+    "dashboards",
+    epilog=examples(
+        "sentinel dashboards export --to /tmp/dashboards",
+        "sentinel dashboards push --url https://grafana.example.com",
+    ),
+)
 def command() -> None:
     """Put Sentinel's dashboards into Grafana: a run, all runs, Sentinel itself."""
 
 
 @command.command(
     "export",
-    epilog="\b\nExamples:\n"
-    "  sentinel dashboards export\n"
-    "  sentinel dashboards export --to /var/lib/grafana/dashboards/sentinel",
+    epilog=examples(
+        "sentinel dashboards export",
+        "sentinel dashboards export --to /var/lib/grafana/dashboards/sentinel",
+    ),
 )
 @click.option(
     "--to",
@@ -65,10 +73,11 @@ def export(folder: Path, page_url: str) -> None:
 
 @command.command(
     "push",
-    epilog="\b\nExamples:\n"
-    "  sentinel dashboards push --url https://grafana.example\n"
-    "  sentinel dashboards push --url http://localhost:3000 --folder Training\n"
-    "  sentinel dashboards push --url https://grafana.example --datasource Mimir",
+    epilog=examples(
+        "sentinel dashboards push --url https://grafana.example",
+        "sentinel dashboards push --url http://localhost:3000 --folder Training",
+        "sentinel dashboards push --url https://grafana.example --datasource Mimir",
+    ),
 )
 @click.option("--url", required=True, metavar="URL", help="Where Grafana's pages are.")
 @click.option(

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from sentinel import address
+from sentinel.cli.examples import examples
 from sentinel.cli.service_manager import ServiceManager
 from sentinel.cli.unit_file import NAME, STATE, Unit, untouched
 from sentinel.cli.written import diff, reads, write
@@ -60,11 +61,10 @@ class _Layout:
 
 @click.group(
     "systemd",
-    epilog=(
-        "\b\nExamples:"
-        "\n  sentinel systemd install --user-name alice --enable  # as root"
-        "\n  sentinel systemd install --user --enable  # without root"
-        "\n  sentinel systemd show"
+    epilog=examples(
+        "sentinel systemd install --user-name alice --enable  # as root",
+        "sentinel systemd install --user --enable  # without root",
+        "sentinel systemd show",
     ),
 )
 def command() -> None:
@@ -100,12 +100,11 @@ _root = click.option(
 
 @command.command(
     "install",
-    epilog=(
-        "\b\nExamples:"
-        "\n  sentinel systemd install --user-name alice --enable  # as root"
-        "\n  sentinel systemd install --user --enable"
-        "\n  sentinel systemd install --user --dry-run -- --rules strict"
-        "\n  sentinel systemd install --credential SLACK_BOT_TOKEN=/etc/slack-token"
+    epilog=examples(
+        "sentinel systemd install --user-name alice --enable  # as root",
+        "sentinel systemd install --user --enable",
+        "sentinel systemd install --user --dry-run -- --rules strict",
+        "sentinel systemd install --credential SLACK_BOT_TOKEN=/etc/slack-token",
     ),
 )
 @_per_user
@@ -179,10 +178,9 @@ def install(
 
 @command.command(
     "uninstall",
-    epilog=(
-        "\b\nExamples:"
-        "\n  sentinel systemd uninstall  # as root"
-        "\n  sentinel systemd uninstall --user"
+    epilog=examples(
+        "sentinel systemd uninstall  # as root",
+        "sentinel systemd uninstall --user",
     ),
 )
 @_per_user
@@ -214,7 +212,11 @@ def uninstall(per_user: bool, force: bool, root: Path) -> None:
 
 
 @command.command(
-    "show", epilog=("\b\nExamples:\n  sentinel systemd show\n  sentinel systemd show --user")
+    "show",
+    epilog=examples(
+        "sentinel systemd show",
+        "sentinel systemd show --user",
+    ),
 )
 @_per_user
 @_root
