@@ -101,9 +101,8 @@ function table({ box, all, labels }, incident) {
       element(
         "tr",
         {},
-        ["step", ...names.map(words), "found", "batches"].map((name) =>
-          element("th", { scope: "col" }, name),
-        ),
+        ["step", ...names.map(words)].map((name) => element("th", { scope: "col", class: "number" }, name)),
+        ["found", "batches"].map((name) => element("th", { scope: "col" }, name)),
       ),
     ),
     element("tbody", {}, rows),

@@ -20,7 +20,7 @@ export class Layout {
     this.hasNames = this.rowHeight >= READABLE;
     const names = labels.map((label) => this._longest(label));
     const widest = Math.max(0, ...names.map(measure));
-    this.gutter = Math.ceil(Math.min(widest + 22, Math.max(84, width * 0.34), 240));
+    this.gutter = Math.ceil(Math.min(widest + 32, Math.max(84, width * 0.34), 240));
     this.top = MARK;
     this.width = width;
     this.plotWidth = Math.max(40, width - this.gutter - 4);
