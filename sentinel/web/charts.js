@@ -11,8 +11,12 @@ import { Window } from "./window.js";
 const POINTS = 600; // bins at most, of all that is in view
 const FINEST = 4000; // bins that may be asked for
 const PAUSE = 200; // ms between two looks at a run that goes on, at least
+const LEARN = 10_000; // ms between two looks at what there is to draw: some is measured seldom
 const AHEAD = 0.08; // of the steps in view, as room for forecasts
 const TAILS = [["Last 10,000", 10_000], ["Last 1,000", 1000], ["Last 200", 200]];
+
+/** What there is to draw, to be compared. */
+const drawable = (signals) => JSON.stringify(signals.map(({ signal, labels }) => [signal, labels]));
 
 /** The charts. `onView` is called when other steps have come into view. */
 export class Charts {
@@ -119,6 +123,7 @@ export class Charts {
 
   _learn(signals) {
     this.signals = signals;
+    this._learned = performance.now();
     const { drawn, missing } = chartsOf(signals);
     this._drawn = drawn;
     this._missing.replaceChildren(
@@ -150,6 +155,7 @@ export class Charts {
     this._charts.forEach((chart) => chart.end());
     this._charts = this._drawn.map((spec) => new Chart(spec, page));
     const groups = new Map();
+    const opened = new Set([...this.root.querySelectorAll("details[open] > summary")].map((node) => node.textContent));
     for (const chart of this._charts) {
       const name = chart.spec.group;
       if (name && !groups.has(name)) groups.set(name, this._group(name));
@@ -158,6 +164,7 @@ export class Charts {
     this._grid.replaceChildren(...this._charts.filter((chart) => !chart.spec.group).map((chart) => chart.root));
     this.root.querySelectorAll("details").forEach((node) => node.remove());
     this._missing.before(...groups.values());
+    for (const [name, group] of groups) group.open = opened.has(name);
     if (!this._charts.length) this._grid.replaceChildren(element("p", { class: "panel muted" }, "No step has been judged yet: charts appear with the first."));
     this._showBar();
   }
@@ -232,11 +239,16 @@ export class Charts {
 
   async _update() {
     this._looked = performance.now();
-    if (!this._charts.length || !this._track.steps.length) {
-      this._learn(await this._context.api(`${this._path}/signals`));
-      if (!this._drawn.length || this._ended) return;
-      this._build();
-      return this._reload();
+    const isEmpty = !this._charts.length || !this._track.steps.length;
+    if (isEmpty || this._looked - this._learned > LEARN) {
+      const [before, signals] = [this.signals, await this._context.api(`${this._path}/signals`)];
+      if (this._ended) return;
+      this._learn(signals);
+      if (isEmpty ? this._drawn.length : drawable(signals) !== drawable(before)) {
+        this._build();
+        return this._reload();
+      }
+      if (isEmpty) return;
     }
     const number = this._number;
     const answers = await this._ask(questions(this._specs(), true), { from: this._track.steps.at(-1), points: FINEST });

@@ -160,6 +160,10 @@ def test_on_nccl_nothing_is_touched_unless_it_is_asked_for() -> None:
     assert set(panel.missing) == set(probe.signals)
     assert all("nccl_timing=True" in reason for reason in panel.missing.values())
     assert (group.hooks, tap._listeners) == ([], ())
+    group.number = 5
+    panel.optimizer_ended(Outcome(1))
+    panel.read(1)
+    assert not panel.changes(), "what is not asked for is missing for that reason, and no other"
 
 
 def test_on_nccl_seconds_come_from_nccl_and_bytes_from_what_python_starts() -> None:

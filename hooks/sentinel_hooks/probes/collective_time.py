@@ -246,6 +246,8 @@ class CollectiveTimeProbe(Probe):
             self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
     def read(self, sample: Sample) -> None:
+        if self._absent:
+            return
         unseen, lost = self._unseen(), self._count_lost()
         if lost:
             why = f"{lost} collectives of a step were dropped by their callers without a wait"
