@@ -250,6 +250,23 @@ def test_a_refused_order_shows_the_reason_and_force_says_what_it_risks(
     job.vanish()
 
 
+def test_a_run_is_stopped_from_its_own_page(served: Served, sight: Sight) -> None:
+    job = FakeJob(served.daemon.place, run="enough").connect()
+    job.train()
+    page = sight.open(served, "/runs/enough", role="operator")
+    button(page, "Pause…").click()
+    button(page, "Pause the run").click()
+    job.await_hold_order()
+    job.train_until_stand()
+    in_state(served.daemon, job, "held", "enough")
+    button(page, "Stop…").click()
+    expect(dialog(page)).to_contain_text("Both ranks of run enough leave their training loop")
+    button(page, "Stop the run").click()
+    assert job.await_verdict() is Verdict.STOP
+    job.goodbye("stopped")
+    expect(page.get_by_role("main")).to_contain_text("it takes no orders any more")
+
+
 def test_acknowledging_is_on_record_with_the_name_of_the_token_and_a_silence_is_in_force(
     served: Served, sight: Sight
 ) -> None:
