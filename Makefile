@@ -27,7 +27,7 @@ test: $(VENV)/installed-dev $(OLDEST)/installed tools
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile --durations=20
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --durations=20
 	PYTHONPATH=$(CURDIR)/$(OLDEST) $(BIN)/pytest tests/hooks/test_zero_stages.py
 
 $(VENV)/installed-demo: EXTRAS := daemon,trainer

@@ -93,11 +93,13 @@ async def attend(
         "SENTINEL_RUN": launch.run,
         "SENTINEL_STATE": str(state_dir),
     }
-    with _signals_for(children):  # before there is a child, which may be told to end at once
+    with _signals_for(children) as missed:  # it may be told to end before this process knows it
         child = await asyncio.create_subprocess_exec(
             program, *launch.command[1:], env={**os.environ, **ours, **environment}, stdout=stdout
         )
         children.append(child)
+        for number in missed:
+            child.send_signal(number)
         try:
             status = await child.wait()
         except asyncio.CancelledError:
@@ -115,11 +117,17 @@ def _not_started(program: str) -> OSError:
 
 
 @contextmanager
-def _signals_for(children: Sequence[asyncio.subprocess.Process]) -> Iterator[None]:
-    """Pass on what asks this process to end; leave Ctrl-C to the terminal, which tells both."""
+def _signals_for(children: Sequence[asyncio.subprocess.Process]) -> Iterator[Sequence[int]]:
+    """Pass on what asks this process to end; leave Ctrl-C to the terminal, which tells both.
+
+    Gives what came while there was no child to pass it on to.
+    """
     loop = asyncio.get_running_loop()
+    missed: list[int] = []
 
     def forward(number: int) -> None:
+        if not children:
+            missed.append(number)
         for child in children:
             if child.returncode is None:
                 child.send_signal(number)
@@ -129,7 +137,7 @@ def _signals_for(children: Sequence[asyncio.subprocess.Process]) -> Iterator[Non
         loop.add_signal_handler(number, forward, number)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     try:
-        yield
+        yield missed
     finally:
         for number in (*handled, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sentinel.cli.launch import _signals_for
 from tests.daemon.process import PATIENCE, environment, eventually, sentinel
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +190,14 @@ def test_sigterm_is_passed_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     code, out, _ = ended(process)
     assert (code, out) == (5, "caught\n")
+
+
+async def test_what_asks_to_end_before_the_command_is_known_is_kept_for_it() -> None:
+    with _signals_for([]) as missed:
+        signal.raise_signal(signal.SIGTERM)
+        while not missed:
+            await asyncio.sleep(0.001)
+    assert missed == [signal.SIGTERM]
 
 
 def test_ctrl_c_waits_for_the_command(tmp_path: Path) -> None:

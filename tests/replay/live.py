@@ -17,6 +17,7 @@ from sentinel.engine.rule import Rule
 from sentinel.engine.transition import Transition
 from sentinel.errors import WireError
 from sentinel.store import Recording, Store
+from sentinel.store.history import History
 
 T = TypeVar("T")
 CLEAN_STEPS = 3
@@ -71,6 +72,7 @@ class LiveDaemon:
         service = self.service = Service(self._settings)
         service.store = Store.open(self._settings.state_dir)
         service.recording = Recording.open(self._settings.state_dir)
+        service.history = History(service.recording.database)
         service.ledger = PromptLedger(service.store, service.counts, self.told)
         record = service.recording.append
         service.desk = Desk(service.ledger, service.counts, lambda news: None, record)

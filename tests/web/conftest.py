@@ -21,9 +21,12 @@ from tests.daemon.process import PATIENCE, Daemon
 from tests.package.tools import tool
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, without a window. Skips where it is missing, save in CI."""
+    """Chromium, without a window. Skips where it is missing, save in CI.
+
+    One for each file, since while it is there an event loop runs, and asynchronous tests cannot.
+    """
     chromium = tool("chromium")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
