@@ -46,11 +46,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(folder: Path, requirement: str) -> Path:
     """A new virtual environment with this alone; returns its folder of programs."""
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     programs = folder / "bin"
     constraints = ROOT / "constraints.txt"
-    pip = (programs / "python", "-m", "pip", "--disable-pip-version-check")
-    run(*pip, "install", "--quiet", "--constraint", constraints, requirement, cwd=folder)
+    into = ("--python", programs / "python", "--disable-pip-version-check")
+    how = ("--quiet", "--no-compile", "--constraint", constraints)
+    run(sys.executable, "-m", "pip", *into, "install", *how, requirement, cwd=folder)
     return programs
 
 
