@@ -20,10 +20,14 @@ export class Track {
     this.take(answer);
   }
 
-  /** Take in the series of another answer about the same stretch; false where it is another one. */
+  /**
+   * Take in the series of another answer about the same stretch, which may begin later or have fewer
+   * steps, as of what is measured seldom; false where it is in other bins.
+   */
   take(answer) {
-    if (answer.bin !== this.bin || answer.steps[0] !== this.steps[0]) return false;
-    for (const one of answer.series) this.series.set(keyOf(one.signal, one.label), columns(one, answer.steps.length, this.steps.length));
+    if (answer.steps.length && answer.bin !== this.bin) return false;
+    const rows = rowsOf(this.steps, answer);
+    for (const one of answer.series) this.series.set(keyOf(one.signal, one.label), columns(one, rows));
     return true;
   }
 
@@ -34,14 +38,14 @@ export class Track {
   extend(answers) {
     const [{ bin, steps }] = answers;
     if (!this.steps.length || bin > this.bin || !steps.length || steps[0] < this.steps.at(-1)) return false;
-    if (answers.some((one) => one.bin !== bin || one.steps.length !== steps.length)) return false;
+    if (answers.some((one) => one.steps.length && one.bin !== bin)) return false;
     const fresh = answers.flatMap((answer) => answer.series);
     if (fresh.some((one) => !this.series.has(keyOf(one.signal, one.label)))) return false;
     const groups = grouped(steps, this.bin);
     const keep = this.steps.length - (groups[0].begin === this.steps.at(-1) ? 1 : 0);
     cut(this.steps, keep).push(...groups.map((group) => group.begin));
     cut(this.times, keep).push(...groups.map((group) => answers[0].times[group.rows[0]]));
-    const given = new Map(fresh.map((one) => [keyOf(one.signal, one.label), columns(one, steps.length, steps.length)]));
+    const given = new Map(answers.flatMap((answer) => aligned(steps, answer)));
     for (const [key, column] of this.series) extendOne(column, given.get(key), groups, keep);
     this.last = Math.max(...answers.map((answer) => answer.last_step));
     return true;
@@ -59,12 +63,19 @@ export class Track {
   }
 }
 
-function columns(one, given, wanted) {
-  const fit = (values) => {
-    const finite = (values ?? new Array(given).fill(null)).map((value) => (Number.isFinite(value) ? value : null));
-    while (finite.length < wanted) finite.push(null);
-    return finite.slice(0, wanted);
-  };
+/** For each of these steps the row of an answer that is about it, or -1. */
+function rowsOf(steps, answer) {
+  const known = new Map(answer.steps.map((step, row) => [step, row]));
+  return steps.map((step) => known.get(step) ?? -1);
+}
+
+function aligned(steps, answer) {
+  const rows = rowsOf(steps, answer);
+  return answer.series.map((one) => [keyOf(one.signal, one.label), columns(one, rows)]);
+}
+
+function columns(one, rows) {
+  const fit = (values) => rows.map((row) => (Number.isFinite(values?.[row]) ? values[row] : null));
   return {
     min: fit(one.min),
     max: fit(one.max),
