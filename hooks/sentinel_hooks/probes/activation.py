@@ -140,6 +140,7 @@ class ActivationProbe(Probe):
         if not self.watching:
             return
         self._passes += 1
+        self._outputs.block_ended()  # of a pass that ended in an error: what it kept is let go
         for handle, module in self._hooks:
             hooks = module._forward_hooks
             if next(reversed(hooks), None) != handle.id and handle.id in hooks:

@@ -1,9 +1,9 @@
 """What modules returned on a device in one step, judged there and read later.
 
 Nothing can be decided while the pass runs, since nobody waits for the device. So the largest
-magnitude of every output is taken there: NaN or Inf exactly if an element is. To read whole outputs
-took 4% of a step of 843M parameters on an H100; one element of each row takes a thirtieth of the
-reading, and outputs of one block are put side by side, so that they take two kernels together.
+magnitude of what is looked at is taken there: NaN or Inf exactly if an element is. With whole
+outputs read, watching took 4.6% of a step of 843M parameters on an H100, and 0.6% with one element
+of each row, the outputs of one block side by side, so that they take two kernels together.
 """
 
 from __future__ import annotations
