@@ -104,11 +104,22 @@ class JudgedStep:
         """The values of all columns over all ranks, and which are missing. Not to be changed."""
         return Values(*self._arrays)
 
-    @cached_property
+    @property
     def _arrays(self) -> tuple[Floats, Bools]:
         """Of all columns, the values over all ranks, and which are missing."""
+        values, missing = self._all_reduced
+        if (more := len(self.columns) - len(values)) > 0:  # announced since: not measured here
+            values = np.pad(values, (0, more), constant_values=np.nan)
+            missing = np.pad(missing, (0, more), constant_values=True)
+        return values, missing
+
+    @cached_property
+    def _all_reduced(self) -> tuple[Floats, Bools]:
+        announced = self._announced
+        if (more := len(self.columns) - len(announced)) > 0:
+            announced = np.pad(announced, (0, more))
         with np.errstate(all="ignore"):
-            return self._reduce(self._announced, self._absent)
+            return self._reduce(announced, self._absent)
 
     def _reduce(self, announced: NDArray[np.intp], absent: int) -> tuple[Floats, Bools]:
         total = np.zeros(len(self.columns))
@@ -223,7 +234,9 @@ class JudgedStep:
             return None
         if len(self._frames) == 1:
             ((layout, frame),) = self._frames.values()
-            return None if self._lacks_a_shard(series) else layout.reduced(frame, series)
+            if series not in layout.at or self._lacks_a_shard(series):
+                return None
+            return layout.reduced(frame, series)
         values, missing = self._arrays
         return None if missing[column] else float(values[column])
 

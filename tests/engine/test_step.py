@@ -13,7 +13,7 @@ from sentinel.engine.language.expression import Reading
 from sentinel.engine.layout import Columns, Layout, Wanted
 from sentinel.engine.step import JudgedStep
 from sentinel.signals import CATALOG, Reduction
-from sentinel.wire import Frame, Series
+from sentinel.wire import Extension, Frame, Series
 from tests.engine import world
 
 NAN, INF = math.nan, math.inf
@@ -103,6 +103,29 @@ def test_what_this_version_does_not_know_is_passed_over() -> None:
     assert step.reduced == {Series("lr"): 3.0, Series("loss"): 6.0}
     own = Wanted(Reading(name, by_rank=True) for name in ("loss", "lr", "silence", "skipped"))
     assert layout.row(frame, own) == {"lr": 3.0, "loss": 6.0}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("read_before", [True, False])
+def test_a_step_has_nothing_of_what_is_announced_after_it(
+    world_size: int, read_before: bool
+) -> None:
+    job = world.Job([], ["loss", "layer_grad_norm/a"], world_size=world_size)
+    job.step(1, {"loss": 1.0, "layer_grad_norm/a": 4.0})
+    step = job.engine.recent.last
+    assert step is not None
+    if read_before:
+        assert not step.arrays.missing.any()
+    more = tuple(map(world.series, ("layer_grad_norm/b", "lr", "summed_grad_norm", "layer_adam_rms/a")))
+    job.engine.feed(0, Extension(more), job.now)
+    norms = step.read(Reading("layer_grad_norm"))
+    assert norms.missing.tolist() == [False, True]
+    assert norms.values[0] == 2.0 * math.sqrt(world_size)
+    assert step.read(Reading("layer_adam_rms")).missing.all()
+    assert step.read(Reading("lr")).missing
+    assert [step.number(one) for one in more] == [None] * 4
+    assert step.number(Series("loss")) == 1.0
+    assert step.all.keys() == {Series("loss"), Series("layer_grad_norm", "a")}
 
 
 def test_ranks_with_other_series_meet_in_the_same_columns() -> None:
