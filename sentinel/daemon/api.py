@@ -17,7 +17,7 @@ from sentinel.daemon.audit_api import audit_endpoints
 from sentinel.daemon.endpoint import BadRequestError, Endpoint, Handler, endpoint
 from sentinel.daemon.event_api import event_endpoints
 from sentinel.daemon.incident_api import incident_endpoints
-from sentinel.daemon.metrics import exposition
+from sentinel.daemon.metrics import Exposition
 from sentinel.daemon.metrics.page import content_type
 from sentinel.daemon.openapi import document
 from sentinel.daemon.operator import NotFoundError
@@ -82,10 +82,12 @@ def _described(known: list[Endpoint]) -> Endpoint:
 
 
 def _readable(service: Service) -> list[Endpoint]:
+    exposition = Exposition(service)
+
     async def metrics(request: web.Request) -> web.Response:
         """Everything that Prometheus may scrape, in its text format or in OpenMetrics."""
         form = content_type(request.headers.get("Accept", ""))
-        body = await exposition(service, form)
+        body = await exposition.text(form)
         return web.Response(body=body, headers={"Content-Type": form, "Vary": "Accept"})
 
     async def healthz(_: web.Request) -> HealthJSON:

@@ -30,9 +30,13 @@ class Covering:
             if not ended and now - self._looked.get(run.name, -INTERVAL) < INTERVAL:
                 continue
             self._looked[run.name] = now
-            report = run.seen = run.engine.coverage()
+            report = run.engine.coverage()
             known = self._recorded.get(run.name)
-            if ended or known is None or replace(report, step=known.step) != known:
+            same = known is not None and replace(report, step=known.step) == known
+            if known is not None and same:  # its parts stay the same objects
+                report = replace(known, step=report.step)
+            run.seen = report
+            if ended or not same:
                 found.append(report)
         return found
 

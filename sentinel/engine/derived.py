@@ -9,8 +9,11 @@ import numpy as np
 
 from sentinel.engine.evaluation.values import Values
 from sentinel.engine.language.expression import Reading
+from sentinel.engine.window import Floats
 
 Read = Callable[[Reading], Values]
+_SECONDS_BY_RANK = Reading("collective_seconds", by_rank=True)
+_BYTES, _BYTES_BY_RANK = Reading("collective_bytes"), Reading("collective_bytes", by_rank=True)
 
 
 def _ratio(over: str, under: str) -> Callable[[Read, bool], Values]:
@@ -36,25 +39,26 @@ def _whole(part: str) -> Callable[[Read, bool], Values]:
 
 def _wait(read: Read, by_rank: bool) -> Values:
     """How much longer a rank was in it than the fastest, which came last and did not wait."""
-    each = read(Reading("collective_seconds", True))
-    seconds = np.where(each.missing, np.inf, each.values)
-    least = seconds.min(axis=-1, keepdims=True, initial=np.inf)
-    wait = each.values - least
+    each = read(_SECONDS_BY_RANK)
+    least = _fastest(each)
     if by_rank:
-        return Values(wait, each.missing)
-    longest = np.where(each.missing, -np.inf, wait).max(axis=-1, initial=-np.inf)
-    return Values(longest, np.asarray(each.missing.all(axis=-1)))
+        return Values(each.values - least[..., np.newaxis], each.missing)
+    longest = np.where(each.missing, -np.inf, each.values).max(axis=-1, initial=-np.inf)
+    return Values(longest - least, np.asarray(each.missing.all(axis=-1)))
 
 
 def _bandwidth(read: Read, by_rank: bool) -> Values:
     """What NCCL calls a duration includes the wait for others: the fastest rank's has the least."""
-    each = read(Reading("collective_seconds", True))
-    moved = read(Reading("collective_bytes", by_rank))
-    seconds = np.where(each.missing, np.inf, each.values)
-    least = seconds.min(axis=-1, initial=np.inf)
+    least = _fastest(read(_SECONDS_BY_RANK))
+    moved = read(_BYTES_BY_RANK if by_rank else _BYTES)
     least = least[..., np.newaxis] if by_rank else least
     missing = moved.missing | ~(np.isfinite(least) & (least > 0))
     return Values(moved.values / least, missing)
+
+
+def _fastest(each: Values) -> Floats:
+    seconds = np.where(each.missing, np.inf, each.values)
+    return np.asarray(seconds.min(axis=-1, initial=np.inf))
 
 
 _DERIVED: Mapping[str, Callable[[Read, bool], Values]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -124,6 +124,13 @@ class Layout:
         return frozenset(self.series[at].signal for at in self.positions)
 
     @cached_property
+    def plain(self) -> NDArray[np.intp]:
+        """Where in `columns` the signals without a label are of which no rank has only a part."""
+        plain = [not self.series[at].label and not is_norm(self.series[at].signal)
+                 for at in self.positions.tolist()]  # fmt: skip
+        return np.flatnonzero(plain)
+
+    @cached_property
     def at(self) -> Mapping[Series, int]:
         """The position of each series that is known here."""
         return {self.series[at]: at for at in self.positions.tolist()}
@@ -206,7 +213,7 @@ class Columns:
         self._index: dict[Series, int] = {}
         self._kinds: dict[Reduction, NDArray[np.intp]] = {}
         self._places: dict[str, tuple[NDArray[np.intp], NDArray[np.intp] | None]] = {}
-        self._plain: NDArray[np.intp] | None = None
+        self._tables: dict[str, tuple[Sequence[str], Sequence[str], NDArray[np.intp]]] = {}
         self._layouts: WeakValueDictionary[tuple[Series, ...], Layout] = WeakValueDictionary()
 
     def layout(self, series: tuple[Series, ...]) -> Layout:
@@ -248,8 +255,8 @@ class Columns:
         self.of_signal.setdefault(signal.name, []).append((column, along))
         self.series.append(series)
         self._kinds.clear()
+        self._tables.clear()
         self._places.pop(signal.name, None)
-        self._plain = None
         return column
 
     def places(self, signal: str) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
@@ -261,23 +268,35 @@ class Columns:
             self._places[signal] = columns, None if in_order else along
         return self._places[signal]
 
+    def with_label(self, label: str) -> Sequence[str]:
+        """The signals with this label of which any rank has announced all that they are made of."""
+        return self._table(label)[0]
+
+    def table(self, label: str) -> tuple[Sequence[str], NDArray[np.intp]]:
+        """The signals that ranks measure with this label, and a line of columns for each.
+
+        Along the lines are the label's values; -1 where nobody has announced one.
+        """
+        return self._table(label)[1:]
+
+    def _table(self, label: str) -> tuple[Sequence[str], Sequence[str], NDArray[np.intp]]:
+        if label not in self._tables:
+            known = self.of_signal.keys()
+            names = [one.name for one in CATALOG.values() if one.label == label]
+            own = [name for name in names if name in known]
+            columns = np.full((len(own), len(self.axes[label].labels)), -1, np.intp)
+            for line, name in enumerate(own):
+                for column, along in self.of_signal[name]:
+                    columns[line, along] = column
+            names = [name for name in names if sources(name) <= known]
+            self._tables[label] = names, own, columns
+        return self._tables[label]
+
     def knows(self, reading: Reading) -> bool:
         """Whether any rank has announced all that the reading is made of."""
         if reading.label is None:
             return all(signal in self.of_signal for signal in sources(reading.signal))
         return all(Series(one, reading.label) in self._index for one in sources(reading.signal))
-
-    @property
-    def plain(self) -> NDArray[np.intp]:
-        """The columns of signals without a label, of which no rank has only a part."""
-        if self._plain is None:
-            plain = [
-                at
-                for at, one in enumerate(self.series)
-                if not one.label and not is_norm(one.signal)
-            ]
-            self._plain = np.array(plain, np.intp)
-        return self._plain
 
     def reduced_by(self, reduction: Reduction) -> NDArray[np.intp]:
         """The columns with this reduction."""

@@ -179,6 +179,12 @@ class JudgedStep:
         missing[along] = all_missing[for_columns]
         return Values(values, missing)
 
+    def table(self, label: str) -> tuple[Sequence[str], Values]:
+        """The signals that ranks measure with this label, and a line of elements for each."""
+        names, columns = self.columns.table(label)
+        values, missing = self._arrays
+        return names, Values(values[columns], missing[columns] | (columns < 0))
+
     def _by_rank(self, signal: str, label: str) -> Values:
         along = np.full(len(self.columns), -1, np.intp)
         own, indices = self.columns.places(signal)
@@ -196,7 +202,7 @@ class JudgedStep:
         for block in self.blocks:
             rows = along[block.layout.columns]
             mine = np.flatnonzero(rows >= 0)
-            cells = np.ix_(rows[mine], block.slots)
+            cells = rows[mine, np.newaxis], block.slots
             values[cells] = block.values[:, mine].T
             missing[cells] = False if block.measured is None else ~block.measured[:, mine].T
         return Values(values, missing)

@@ -37,7 +37,7 @@ RANKS = 2
 def shown(job: Job, *, layers: int = 8, after: float = 0.0) -> dict[str, float]:
     """The samples of a run's signals, without the label of the run."""
     page = Page()
-    SignalsOfRun(page, "run", job.engine, layers).add(job.now + after)
+    SignalsOfRun("run", job.engine, layers).add(page, job.now + after)
     samples = {}
     for line in page.text(TEXT).decode().splitlines():
         if not line.startswith("#"):

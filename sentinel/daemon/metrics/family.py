@@ -25,4 +25,4 @@ class Family:
     def template(self) -> str:
         """A sample as text, to be filled with the values of the labels and the number."""
         inner = ",".join(f'{name}="%s"' for name in self.labels)
-        return f"{self.name}{{{inner}}} %s\n" if inner else f"{self.name} %s\n"
+        return f"{self.name}{{{inner}}} %s" if inner else f"{self.name} %s"

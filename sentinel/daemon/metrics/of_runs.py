@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from sentinel.daemon.metrics import families
+from sentinel.daemon.metrics.family import Family
+from sentinel.daemon.metrics.form import Form
 from sentinel.daemon.metrics.page import Page, escaped
 from sentinel.daemon.run import Run
 from sentinel.engine.checkpoint import State
-from sentinel.engine.coverage import SignalState
+from sentinel.engine.coverage import RuleCoverage, SignalCoverage, SignalState
 from sentinel.signals import DROPS
 from sentinel.store.shapes import RunState
 from sentinel.wire import Series
@@ -17,45 +20,111 @@ from sentinel.wire import Series
 _RUN_STATES = get_args(RunState)
 _CHECKPOINT_STATES = get_args(State)
 _SIGNAL_STATES = get_args(SignalState)  # from the best to the worst
+_RANK_STATES = ("connected", "held", "lost", "finished")
+_BY_STATE: Sequence[
+    tuple[Family, Sequence[str]]
+] = (  # what every run has, in the order of `_counts`
+    (families.RUN_STEP, ("",)),
+    (families.HOLD, ("",)),
+    (families.STEPS_SKIPPED, ("",)),
+    (families.FRAMES_MISSED, ("",)),
+    (families.OVERRUNS, ("",)),
+    (families.RUN_STATE, _RUN_STATES),
+    (families.RANKS, _RANK_STATES),
+    (families.CHECKPOINTS, _CHECKPOINT_STATES),
+    (families.SELF_DROPPED, DROPS),
+    (families.SIGNALS, _SIGNAL_STATES),
+)
+_OF_HOOKS = (
+    (families.SELF_COST, Series("monitor_share")),
+    (families.SELF_QUEUE, Series("monitor_queue")),
+)
 
 
-def add_run(page: Page, run: Run, now: float) -> None:
-    """All about a run but its signals: as many series as there are rules, never one for a rank."""
-    _standing(page, run, now)
-    _judgment(page, run)
-    _checkpoints(page, run)
-    _coverage(page, run)
-    _hooks(page, run)
+class StandingOfRun:
+    """Adds all about a run but its signals: as many series as there are rules, none for a rank."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._form = Form(_samples(run.name))
+        self._sight = _Sight(run.name, (), ())
+
+    def add(self, page: Page, now: float) -> None:
+        """All that is known at this moment."""
+        run, engine = self._run, self._run.engine
+        seen = run.seen or engine.coverage()
+        if not self._sight.is_of(seen.signals, seen.rules):
+            self._sight = _Sight(run.name, seen.signals, seen.rules)
+        self._form.fill(page, [*map(str, _counts(run)), *self._sight.states])
+        page.lines(families.RULE_BLIND).extend(self._sight.rules)
+        if run.active:
+            if engine.step:
+                page.add(families.RUN_STEP_AGE, max(0.0, now - engine.judged_at), run.name)
+            for family, series in _OF_HOOKS:
+                if (value := engine.latest.get(series)) is not None:
+                    page.add(family, value, run.name)
+        if (last := engine.checkpoints.last_good) and last.step is not None:
+            page.add(families.LAST_GOOD_STEP, last.step, run.name)
+        _add_judgment(page, run)
 
 
-def _standing(page: Page, run: Run, now: float) -> None:
-    engine, name = run.engine, run.name
-    page.add(families.RUN_STEP, engine.step, name)
-    if run.active and engine.step:
-        page.add(families.RUN_STEP_AGE, max(0.0, now - engine.judged_at), name)
-    for state in _RUN_STATES:
-        page.add(families.RUN_STATE, run.state == state, name, state)
-    for how, number in _ranks(run).items():
-        page.add(families.RANKS, number, name, how)
-    page.add(families.HOLD, run.state in ("held", "resuming"), name)
-    page.add(families.STEPS_SKIPPED, engine.skipped, name)
+class _Sight:
+    """What can be seen of a run, as text: most of a run's series, and it hardly ever changes."""
+
+    def __init__(
+        self, run: str, signals: tuple[SignalCoverage, ...], rules: tuple[RuleCoverage, ...]
+    ) -> None:
+        self._of = signals, rules
+        worst: dict[str, int] = {}
+        for line in signals:
+            at = _SIGNAL_STATES.index(line.state)
+            worst[line.signal] = max(worst.get(line.signal, 0), at)
+        numbers = Counter(worst.values())
+        self.states = [str(numbers[at]) for at in range(len(_SIGNAL_STATES))]
+        blind, run = families.RULE_BLIND.template, escaped(run)
+        found = [blind % (run, escaped(one.rule), int(one.state == "blind")) for one in rules]
+        self.rules = ["\n".join(found)] if found else []
+
+    def is_of(self, signals: object, rules: object) -> bool:
+        """Whether it is these that it was made of, and not others that may be equal."""
+        return self._of[0] is signals and self._of[1] is rules
 
 
-def _ranks(run: Run) -> dict[str, int]:
-    """How many ranks are in each state. One that stands is held, though it is connected too."""
-    states = {"connected": 0, "held": 0, "lost": 0, "finished": 0}
-    held = run.state in ("held", "resuming")
-    for number, rank in run.ranks.items():
-        if rank.goodbye is not None:
-            states["finished"] += 1
-        elif number in run.connected:
-            states["held" if held else "connected"] += 1
-        else:
-            states["lost"] += 1
-    return states
+def _samples(run: str) -> Iterator[tuple[Family, Sequence[str]]]:
+    head = f'run="{escaped(run)}"'
+    for family, values in _BY_STATE:
+        for value in values:
+            more = f',{family.labels[1]}="{value}"' if value else ""
+            yield family, (f"{family.name}{{{head}{more}}} ", "")
 
 
-def _judgment(page: Page, run: Run) -> None:
+def _counts(run: Run) -> Iterator[int]:
+    engine, state, ranks = run.engine, run.state, run.ranks
+    held = state in ("held", "resuming")
+    yield from (engine.step, int(held), engine.skipped, engine.gaps, engine.overrun)
+    for one in _RUN_STATES:
+        yield int(one == state)
+    connected = run.connected
+    standing = Counter(
+        "finished"
+        if rank.goodbye is not None
+        else "lost"
+        if number not in connected
+        else "held"  # though it is connected too
+        if held
+        else "connected"
+        for number, rank in ranks.items()
+    )
+    for one in _RANK_STATES:
+        yield standing[one]
+    known = Counter(one.state for one in engine.checkpoints.all())
+    for one in _CHECKPOINT_STATES:
+        yield known[one]
+    for reason in DROPS:
+        yield sum(rank.dropped.get(reason, 0) for rank in ranks.values())
+
+
+def _add_judgment(page: Page, run: Run) -> None:
     alerts = Counter((rule, severity) for (rule, _), severity in run.firing.items())
     for (rule, severity), number in sorted(alerts.items()):
         page.add(families.ALERTS_FIRING, number, run.name, rule, severity)
@@ -65,49 +134,3 @@ def _judgment(page: Page, run: Run) -> None:
         page.add(families.INCIDENTS, number, run.name, severity)
     if (opened := run.opened) is not None:
         page.add(families.INCIDENT_OPEN, 1, run.name, opened.id, opened.cause.rule, opened.severity)
-
-
-def _checkpoints(page: Page, run: Run) -> None:
-    known = run.engine.checkpoints
-    if (last := known.last_good) and last.step is not None:
-        page.add(families.LAST_GOOD_STEP, last.step, run.name)
-    states = Counter(one.state for one in known.all())
-    for state in _CHECKPOINT_STATES:
-        page.add(families.CHECKPOINTS, states[state], run.name, state)
-
-
-def _coverage(page: Page, run: Run) -> None:
-    report = run.seen or run.engine.coverage()
-    worst: dict[str, int] = {}
-    for line in report.signals:
-        at = _SIGNAL_STATES.index(line.state)
-        worst[line.signal] = max(worst.get(line.signal, 0), at)
-    numbers = Counter(worst.values())
-    for at, state in enumerate(_SIGNAL_STATES):
-        page.add(families.SIGNALS, numbers[at], run.name, state)
-    lines, template, name = (
-        page.lines(families.RULE_BLIND),
-        families.RULE_BLIND.template,
-        escaped(run.name),
-    )
-    for rule in report.rules:
-        lines.append(template % (name, escaped(rule.rule), int(rule.state == "blind")))
-
-
-def _hooks(page: Page, run: Run) -> None:
-    """What the part of Sentinel that runs in the training processes costs and loses."""
-    engine, name = run.engine, run.name
-    for family, signal in (
-        (families.SELF_COST, "monitor_share"),
-        (families.SELF_QUEUE, "monitor_queue"),
-    ):
-        value = engine.latest.get(Series(signal))
-        if value is not None and run.active:
-            page.add(family, value, name)
-    lost: Counter[str] = Counter()
-    for rank in run.ranks.values():
-        lost.update(rank.dropped)
-    for reason in DROPS:
-        page.add(families.SELF_DROPPED, lost[reason], name, reason)
-    page.add(families.FRAMES_MISSED, engine.gaps, name)
-    page.add(families.OVERRUNS, engine.overrun, name)

@@ -42,7 +42,8 @@ def numbers(values: list[float]) -> list[str]:
     """The same of many, at a fraction of the cost."""
     texts = msgspec.json.encode(values)[1:-1].decode().split(",") if values else []
     if "null" in texts:  # JSON has no word for what is not finite
-        return [number(value) for value in values]
+        pairs = zip(texts, values, strict=True)
+        return [number(value) if text == "null" else text for text, value in pairs]
     return texts
 
 
@@ -58,8 +59,19 @@ class Page:
         self.lines(family).append(text)
 
     def lines(self, family: Family) -> list[str]:
-        """The samples of a family, to add to as text: one or more whole lines each."""
+        """The samples of a family, to add to as text: one or more lines, without the last's end."""
         return self._lines[family]
+
+    def add_texts(self, families: Iterable[Family], texts: Iterable[str]) -> None:
+        """Samples as text, one for each of these families."""
+        lines = self._lines
+        for family, text in zip(families, texts, strict=True):
+            lines[family].append(text)
+
+    def take(self, other: Page) -> None:
+        """All samples of another page as well."""
+        for family, lines in other._lines.items():
+            self._lines[family] += lines
 
     def include(self, family: Family, metrics: Iterable[Metric]) -> None:
         """The samples of this family that are kept by the client library."""
@@ -68,7 +80,7 @@ class Page:
             for sample in metric.samples:
                 inner = ",".join(f'{k}="{escaped(v)}"' for k, v in sample.labels.items())
                 braced = f"{{{inner}}}" if inner else ""
-                lines.append(f"{sample.name}{braced} {number(float(sample.value))}\n")
+                lines.append(f"{sample.name}{braced} {number(float(sample.value))}")
 
     def text(self, form: str) -> bytes:
         """The whole, in the format of this content type."""
@@ -81,8 +93,8 @@ class Page:
             said = family.help.replace("\\", "\\\\").replace("\n", "\\n")
             if is_open:
                 said = said.replace('"', '\\"')
-            parts.append(f"# HELP {name} {said}\n# TYPE {name} {family.kind}\n")
+            parts.append(f"# HELP {name} {said}\n# TYPE {name} {family.kind}")
             parts += lines
         if is_open:
-            parts.append("# EOF\n")
-        return "".join(parts).encode()
+            parts.append("# EOF")
+        return "\n".join([*parts, ""]).encode()
