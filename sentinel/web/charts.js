@@ -137,7 +137,7 @@ export class Charts {
     const track = new Track(answers[0]);
     this._window.extent(track.first, track.last);
     this._track = track;
-    return answers.slice(1).every((answer) => track.take(answer));
+    answers.slice(1).forEach((answer) => track.take(answer));
   }
 
   /** Figures for what can be drawn; groups that few look at are closed at first. */
@@ -210,9 +210,8 @@ export class Charts {
     if (!asked.length || !track.steps.length) return;
     const answers = await this._ask(asked);
     if (number !== this._number || track !== this._track) return;
-    const fits = answers.map((answer) => track.take(answer));
-    if (fits.every(Boolean)) this._drawAll();
-    else await this._reload();
+    answers.forEach((answer) => track.take(answer));
+    this._drawAll();
   }
 
   /** Ask for all that is in view, anew. */
@@ -220,7 +219,7 @@ export class Charts {
     const number = ++this._number;
     const answers = await this._ask(questions(this._specs(), false));
     if (number !== this._number || !answers.length) return;
-    if (!this._takeNew(answers)) return this._later();
+    this._takeNew(answers);
     this._drawAll();
     this._showBar();
     await this._add(this._bands());

@@ -21,33 +21,42 @@ export class Track {
   }
 
   /**
-   * Take in the series of another answer about the same stretch, which may begin later or have fewer
-   * steps, as of what is measured seldom; false where it is in other bins.
+   * Take in the series of another answer about these steps. It may begin later or have fewer of them,
+   * as of what is measured seldom: what it has of a stretch goes to that stretch.
    */
   take(answer) {
-    if (answer.steps.length && answer.bin !== this.bin) return false;
-    const rows = rowsOf(this.steps, answer);
+    const rows = rowsOf(stretches(this.steps, this.bin), stretches(answer.steps, this.bin));
     for (const one of answer.series) this.series.set(keyOf(one.signal, one.label), columns(one, rows));
-    return true;
   }
 
   /**
-   * Take in what has come since: an answer in bins no longer than these, from the beginning of the
-   * last one on. Returns false where the whole has to be asked for anew.
+   * Take in what has come since: answers in bins no longer than these, from the beginning of the last
+   * one on. Returns false where the whole has to be asked for anew.
    */
   extend(answers) {
-    const [{ bin, steps }] = answers;
-    if (!this.steps.length || bin > this.bin || !steps.length || steps[0] < this.steps.at(-1)) return false;
-    if (answers.some((one) => one.steps.length && one.bin !== bin)) return false;
+    const [{ steps, times }] = answers;
+    if (!this.steps.length || !steps.length || steps[0] < this.steps.at(-1)) return false;
+    if (answers.some(({ bin }) => bin > this.bin)) return false;
     const fresh = answers.flatMap((answer) => answer.series);
     if (fresh.some((one) => !this.series.has(keyOf(one.signal, one.label)))) return false;
-    const groups = grouped(steps, this.bin);
-    const keep = this.steps.length - (groups[0].begin === this.steps.at(-1) ? 1 : 0);
-    cut(this.steps, keep).push(...groups.map((group) => group.begin));
-    cut(this.times, keep).push(...groups.map((group) => answers[0].times[group.rows[0]]));
-    const given = new Map(answers.flatMap((answer) => aligned(steps, answer)));
-    for (const [key, column] of this.series) extendOne(column, given.get(key), groups, keep);
-    this.last = Math.max(...answers.map((answer) => answer.last_step));
+    const given = stretches(steps, this.bin);
+    const begins = steps.map((_, row) => row).filter((row) => given[row] !== given[row - 1]);
+    const added = begins.map((row) => given[row]);
+    const keep = this.steps.length - (added[0] === stretches(this.steps.slice(-1), this.bin)[0] ? 1 : 0);
+    cut(this.steps, keep).push(...begins.map((row) => steps[row]));
+    cut(this.times, keep).push(...begins.map((row) => times[row]));
+    const news = new Map();
+    for (const answer of answers) {
+      const rows = rowsOf(added, stretches(answer.steps, this.bin));
+      for (const one of answer.series) news.set(keyOf(one.signal, one.label), columns(one, rows));
+    }
+    const none = columns({}, added.map(() => []));
+    for (const [key, column] of this.series) {
+      const more = news.get(key);
+      for (const name of COLUMNS) cut(column[name], keep).push(...(more ?? none)[name]);
+      if (more?.forecast) column.forecast = more.forecast;
+    }
+    this.last = Math.max(...answers.map((answer) => answer.last_step ?? 0));
     return true;
   }
 
@@ -63,67 +72,53 @@ export class Track {
   }
 }
 
-/** For each of these steps the row of an answer that is about it, or -1. */
-function rowsOf(steps, answer) {
-  const known = new Map(answer.steps.map((step, row) => [step, row]));
-  return steps.map((step) => known.get(step) ?? -1);
+const COLUMNS = ["min", "max", "mean", "nonfinite", "rank", "low", "high"];
+
+/** Which stretch of so many steps each of these lies in. An answer names a stretch by the first of its
+ * steps that was measured, which is not the same one for every signal. */
+function stretches(steps, bin) {
+  return steps.map((step) => Math.floor(step / bin));
 }
 
-function aligned(steps, answer) {
-  const rows = rowsOf(steps, answer);
-  return answer.series.map((one) => [keyOf(one.signal, one.label), columns(one, rows)]);
+/** For each of the stretches that are wanted the rows of an answer, `given` by their stretches. */
+function rowsOf(wanted, given) {
+  const rows = new Map();
+  given.forEach((stretch, row) => {
+    if (rows.has(stretch)) rows.get(stretch).push(row);
+    else rows.set(stretch, [row]);
+  });
+  return wanted.map((stretch) => rows.get(stretch) ?? []);
 }
 
+/** The columns of a series, each stretch from the rows that it has. */
 function columns(one, rows) {
-  const fit = (values) => rows.map((row) => (Number.isFinite(values?.[row]) ? values[row] : null));
+  const fit = (values, join) => rows.map((of) => joined(values, of, join));
+  const largest = rows.map((of) => of.reduce((best, row) => (one.max?.[row] > (one.max?.[best] ?? -Infinity) ? row : best), of[0]));
   return {
-    min: fit(one.min),
-    max: fit(one.max),
-    mean: fit(one.mean),
-    nonfinite: fit(one.nonfinite),
-    rank: fit(one.rank),
-    low: fit(one.band?.low),
-    high: fit(one.band?.high),
+    min: fit(one.min, (values) => Math.min(...values)),
+    max: fit(one.max, (values) => Math.max(...values)),
+    mean: fit(one.mean, (values) => sum(values) / values.length),
+    nonfinite: fit(one.nonfinite, sum),
+    rank: largest.map((row) => one.rank?.[row] ?? null),
+    low: fit(one.band?.low, (values) => values.at(-1)),
+    high: fit(one.band?.high, (values) => values.at(-1)),
     banded: Boolean(one.band),
     forecast: one.forecast,
   };
 }
 
-/** Which rows belong to which bin of this length. */
-function grouped(steps, bin) {
-  const groups = [];
-  steps.forEach((step, row) => {
-    const begin = Math.floor(step / bin) * bin;
-    if (groups.at(-1)?.begin === begin) groups.at(-1).rows.push(row);
-    else groups.push({ begin, rows: [row] });
-  });
-  return groups;
+/** The finite values of some rows put together: null where there is none. */
+function joined(values, rows, join) {
+  const finite = rows.map((row) => values?.[row]).filter(Number.isFinite);
+  if (!finite.length) return null;
+  return finite.length === 1 ? finite[0] : join(finite);
 }
 
-function extendOne(column, fresh, groups, keep) {
-  const values = (name, { rows }) => rows.map((row) => fresh?.[name][row] ?? null).filter((value) => value !== null);
-  const largest = (group) => {
-    const of = (row) => fresh?.max[row] ?? -Infinity;
-    return group.rows.reduce((best, row) => (of(row) > of(best) ? row : best), group.rows[0]);
-  };
-  const made = {
-    min: (group) => least(values("min", group)),
-    max: (group) => most(values("max", group)),
-    mean: (group) => mean(values("mean", group)),
-    nonfinite: (group) => values("nonfinite", group).reduce((sum, one) => sum + one, 0),
-    rank: (group) => fresh?.rank[largest(group)] ?? null,
-    low: (group) => values("low", group).at(-1) ?? null,
-    high: (group) => values("high", group).at(-1) ?? null,
-  };
-  for (const [name, make] of Object.entries(made)) cut(column[name], keep).push(...groups.map(make));
-  if (fresh?.forecast) column.forecast = fresh.forecast;
+function sum(values) {
+  return values.reduce((total, one) => total + one, 0);
 }
 
 function cut(list, length) {
   list.length = length;
   return list;
 }
-
-const least = (values) => (values.length ? Math.min(...values) : null);
-const most = (values) => (values.length ? Math.max(...values) : null);
-const mean = (values) => (values.length ? values.reduce((sum, one) => sum + one, 0) / values.length : null);

@@ -15,20 +15,30 @@ SERIES = (
     *map(wire.Series, SIGNALS),
     *(wire.Series("layer_grad_norm", layer) for layer in LAYERS),
 )
+SELDOM = tuple(
+    wire.Series(f"layer_{norm}_norm", layer) for norm in ("update", "weight") for layer in LAYERS
+)
+WEIGHTS = 100.0  # the norm of those of each layer
 
 Values = Mapping[str, float]  # by signal, or by layer
 
 
 class LayeredRank(FakeRank):
-    """Says also the norm of each layer; `silent` layers are not measured at a step."""
+    """Says also the norm of each layer; `silent` layers are not measured at a step.
 
-    def __init__(self, *arguments: object, **options: object) -> None:
+    What the step did to each layer is measured every `seldom` steps, if at all.
+    """
+
+    def __init__(self, *arguments: object, seldom: int = 0, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
         self.kept: list[wire.Frame] = []
+        self.seldom = seldom
+        self.series = SERIES + (SELDOM if seldom else ())
 
     def hello(self) -> wire.Hello:
         """See `FakeRank`."""
-        announced = {"series": SERIES, "every": {}}
+        every = dict.fromkeys((one.signal for one in SELDOM), self.seldom) if self.seldom else {}
+        announced = {"series": self.series, "every": every}
         return wire.Hello(**{**_fields(super().hello()), **announced})  # type: ignore[arg-type]
 
     def say(self, values: Values, silent: Sequence[str] = ()) -> None:
@@ -36,20 +46,23 @@ class LayeredRank(FakeRank):
         self.step += 1
         self._sequence += 1
         good = {"loss": 2.0, "grad_norm": 1.0, "step_seconds": 0.25}
-        names = [*SIGNALS, *LAYERS]
-        row = [values.get(name, good.get(name, 0.0)) for name in names]
+        row = [values.get(name, good.get(name, 0.0)) for name in SIGNALS]
         # What ranks say of a layer is the square of their part of its norm.
-        row[len(SIGNALS) :] = [
-            values.get(layer, 1.0 + at) ** 2 / self.world_size for at, layer in enumerate(LAYERS)
-        ]
-        missing = sum(1 << at for at, name in enumerate(names) if name in silent)
+        norms = [values.get(layer, 1.0 + at) for at, layer in enumerate(LAYERS)]
+        if self.seldom:
+            norms += [*norms, *[WEIGHTS] * len(LAYERS)]
+        row += [norm**2 / self.world_size for norm in norms]
+        unmeasured = {one for one in SERIES if (one.label or one.signal) in silent}
+        if self.seldom and self.step % self.seldom:
+            unmeasured.update(SELDOM)
+        missing = sum(1 << at for at, one in enumerate(self.series) if one in unmeasured)
         found = wire.Finding("nonfinite_activation", "layers.1.mlp", 0, batch="9f86d081884c7d65")
         frame = wire.Frame(
             self.step,
             self._sequence,
             clock.steady(),
             struct.pack(f"<{len(row)}d", *row),
-            missing.to_bytes(2, "little") if missing else b"",
+            missing.to_bytes(-(-len(self.series) // 8), "little") if missing else b"",
             (found,) if values.get("nonfinite_activation") else (),
         )
         self.kept.append(frame)
@@ -68,11 +81,11 @@ class LayeredRank(FakeRank):
 
     def _box(self) -> bytes:
         named = blackbox.Header(self.run, self.rank, self.world_size, "a", self.host, 7, 1.0)
-        header = blackbox.plan(named, len(SERIES))
+        header = blackbox.plan(named, len(self.series))
         head = blackbox.pack(header, blackbox.HEADER_SIZE - len(blackbox.MAGIC)) or b""
         content = bytearray(header.size)
         content[: len(blackbox.MAGIC) + len(head)] = blackbox.MAGIC + head
-        table = blackbox.pack(SERIES, header.table_size) or b""
+        table = blackbox.pack(self.series, header.table_size) or b""
         content[blackbox.HEADER_SIZE : blackbox.HEADER_SIZE + len(table)] = table
         for number, frame in enumerate(self.kept[-header.slots :]):
             slot = (
@@ -90,10 +103,12 @@ def _fields(hello: wire.Hello) -> dict[str, object]:
 class LayeredJob(FakeJob):
     """All ranks of one, in step with each other."""
 
-    def __init__(self, place: address.Address, *, run: str, ranks: int = 2) -> None:
+    def __init__(
+        self, place: address.Address, *, run: str, ranks: int = 2, seldom: int = 0
+    ) -> None:
         super().__init__(place, run=run, ranks=ranks)
         self.layered = [
-            LayeredRank(place, self.register, run=run, rank=rank, world_size=ranks)
+            LayeredRank(place, self.register, run=run, rank=rank, world_size=ranks, seldom=seldom)
             for rank in range(ranks)
         ]
         self.ranks = [*self.layered]

@@ -13,6 +13,7 @@ from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import PATIENCE, eventually
 from tests.daemon.scenes import broken, incidents
 from tests.web.conftest import Served, Sight
+from tests.web.layered_job import LAYERS, LayeredJob
 
 expect.set_options(timeout=PATIENCE * 1000)
 
@@ -152,6 +153,53 @@ def test_a_step_is_drawn_as_it_comes(
     expect(value).to_have_text("1 not finite")
     live.goodbye()
     expect(page.locator(".run-head .tag")).to_have_text("finished")
+
+
+def test_charts_of_what_is_measured_seldom_follow_a_run_with_the_others(
+    served: Served, jobs: dict[str, FakeJob], sight: Sight
+) -> None:
+    # Of every stretch of two steps the first is drawn, and these are measured at the second.
+    job = LayeredJob(served.daemon.place, run="seldom", ranks=1, seldom=25)
+    job.connect()
+    job.steps(699)
+    eventually(lambda: ask(served, "/runs/seldom")["step"] == 699)
+    page = sight.open(served, "/runs/seldom")
+    ratio = page.locator(f"[data-chart=update-ratio] dd[data-label='{LAYERS[1]}']")
+    expect(ratio).to_have_text("0.02")
+    assert measured(drawn(page, "update-ratio")) == [25 * at // 2 * 2 for at in range(1, 28)]
+    for value, says in ((3.5, "3.5"), (4.5, "4 (3.5 to 4.5)")):  # 700 is one of the seldom steps
+        job.say({"loss": value})
+        expect(page.locator("[data-chart=loss] dd")).to_have_text(says)
+    expect(ratio).to_have_text("0.02")
+    assert measured(drawn(page, "update-ratio"))[-2:] == [674, 700]
+    assert [lines(page)[0][-1], lines(page)[3][-1]] == [700, 4.5]
+    job.vanish()
+
+
+def measured(data: list[list[float | None]]) -> list[float | None]:
+    """The steps at which the first line of a chart has a value."""
+    return [step for step, mean in zip(data[0], data[1], strict=True) if mean is not None]
+
+
+def test_what_is_measured_for_the_first_time_gets_a_chart_while_one_looks_on(
+    served: Served, jobs: dict[str, FakeJob], sight: Sight
+) -> None:
+    job = LayeredJob(served.daemon.place, run="grows", ranks=1, seldom=20)
+    job.connect()
+    job.steps(5)
+    eventually(lambda: ask(served, "/runs/grows")["step"] == 5)
+    sight.page.clock.install()  # what there is, is asked every few seconds: they are skipped
+    page = sight.open(served, "/runs/grows")
+    expect(page.get_by_text("Not measured")).to_contain_text("update ratio by layer")
+    job.steps(15)
+    expect(page.locator(".run-step")).to_have_text("20")
+    page.clock.fast_forward(11_000)
+    job.steps(1, loss=6.5)
+    expect(page.locator("[data-chart=update-ratio] dd")).to_have_count(len(LAYERS))
+    expect(page.locator("[data-chart=loss] dd")).to_have_text("6.5")
+    expect(page.get_by_text("Not measured")).not_to_contain_text("update ratio by layer")
+    assert measured(drawn(page, "update-ratio")) == [20]
+    job.vanish()
 
 
 def test_what_happened_is_marked_on_charts_and_a_click_leads_to_it(
