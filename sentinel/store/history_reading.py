@@ -171,14 +171,20 @@ class Look:
         them. Raises `StateError`.
         """
         low, high = first // length * length, (last // length + 1) * length - 1
-        parts = []
+        parts: list[Bins] = []
+        coarse: dict[tuple[int, ...], list[Bins]] = {}  # by the columns that they have
         for at in self._within(low, high):
-            part, own = self._part(at, sheet, names, length)
-            if own > length:
-                return self.bins(sheet, names, first, last, own)
-            if part is not None:
-                within = (part.starts >= low) & (part.starts <= high)
-                parts.append((part if within.all() else part.at(within)).merged(length))
+            exact, packed = self._part(at, sheet, names, length)
+            if exact is not None:
+                parts.append(_between(exact.every_step(names), low, high).merged(length))
+            elif packed and length < COARSE:
+                return self.bins(sheet, names, first, last, COARSE)
+            elif packed:
+                numbers, bins = unpack_bins(packed)
+                coarse.setdefault(tuple(numbers.tolist()), []).append(bins)
+        for columns, found in coarse.items():  # all at once: there are many, and they are short
+            whole = _between(joined(found, len(columns)), low, high)
+            parts.append(whole.columns(self._places(sheet, columns, names)))
         return joined(parts, len(names)).sorted().merged(length), length
 
     def exact(
@@ -213,17 +219,11 @@ class Look:
 
     def _part(
         self, at: int, sheet: str, names: Sequence[str], length: int
-    ) -> tuple[Bins | None, int]:
-        """What a block has of these columns, and in how long stretches it is known at best."""
+    ) -> tuple[_Exact | None, bytes]:
+        """What a block has of these columns: its steps or, packed, stretches of `COARSE`."""
         coarsely = length >= COARSE and not self._redone(at)
         wanted = [*names, *map(greatest, names)]
-        exact, coarse = self._stored_sheet(at, sheet, wanted, coarsely=coarsely)
-        if exact is not None:
-            return exact.every_step(names), 1
-        if not coarse:
-            return None, 1
-        numbers, bins = unpack_bins(coarse)
-        return bins.columns(self._places(sheet, numbers.tolist(), names)), COARSE
+        return self._stored_sheet(at, sheet, wanted, coarsely=coarsely)
 
     def _stored_sheet(
         self, at: int, sheet: str, names: Sequence[str], *, coarsely: bool
@@ -300,12 +300,18 @@ class Look:
         return self._names.get(sheet, {})
 
     def _places(
-        self, sheet: str, numbers: list[int], names: Sequence[str]
+        self, sheet: str, numbers: Sequence[int], names: Sequence[str]
     ) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """For each name the place of its number, -1 if it is not there."""
         called = self._called(sheet)
         place = {called.get(number, ""): at for at, number in enumerate(numbers)}
         return np.array([place.get(name, -1) for name in names], np.intp)
+
+
+def _between(bins: Bins, first: int, last: int) -> Bins:
+    """Those that begin between these steps."""
+    within = (bins.starts >= first) & (bins.starts <= last)
+    return bins if within.all() else bins.at(within)
 
 
 def _blob(value: SqlValue) -> bytes:
