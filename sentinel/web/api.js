@@ -1,7 +1,9 @@
 // Asking the daemon: JSON under /api/v1, with the token that this tab keeps.
 
 const KEY = "sentinel.token";
+const SOON = 5000; // ms within which an answer that was asked for ahead is taken for new
 const listeners = new Set();
+const asked = new Map(); // by path: answers that nobody has wanted yet
 let kept = null; // where sessionStorage is denied, for as long as the page is open
 
 /** What a person reads when an answer is not what was asked for. `status` 0: no answer came. */
@@ -25,6 +27,7 @@ export function token() {
 /** Keep this token for as long as the tab is open; "" forgets it. */
 export function keepToken(value) {
   kept = value;
+  asked.clear(); // they are answers to somebody else
   try {
     if (value) sessionStorage.setItem(KEY, value);
     else sessionStorage.removeItem(KEY);
@@ -52,12 +55,25 @@ export function credentials() {
   return { Authorization: `Bearer ${token()}` };
 }
 
+/** Ask for this now: the answer is for the first who wants it soon. */
+export function ahead(path) {
+  const answer = api(path);
+  answer.catch(() => {}); // whoever wants it is told
+  asked.set(path, answer);
+  setTimeout(() => asked.delete(path), SOON);
+}
+
 /**
  * Ask, and return the parsed JSON. `body` is sent as JSON, `signal` aborts.
  * Throws ApiError with the daemon's own words, and AbortError when aborted.
  */
 export async function api(path, { method = "GET", body, signal } = {}) {
   if (!token()) throw new ApiError(401, "This page needs a token.");
+  const early = asked.get(path);
+  if (early && method === "GET" && !signal) {
+    asked.delete(path);
+    return early;
+  }
   const headers = credentials();
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;

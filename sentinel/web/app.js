@@ -3,6 +3,7 @@
 // Each page is a module that exports `async function show(root, context)`, which draws into `root`
 // and may return a function that ends it.
 
+import "./ahead.js"; // first: it asks for what comes first
 import { ApiError, api, onAnswer, takeTokenFromAddress, token } from "./api.js";
 import { element } from "./dom.js";
 import { Header, tokenForm } from "./header.js";

@@ -6,6 +6,7 @@ import { keyOf } from "./track.js";
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 
 const HEIGHT = 176; // CSS pixels
+const LEAST = 200; // CSS pixels of width
 const NEAR = 6; // CSS pixels within which a mark is pointed at
 const SPARSE = 0.3; // share of gaps from which on a line is drawn across them
 const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power); // bytes between ticks
@@ -34,26 +35,36 @@ export class Chart {
     );
   }
 
-  /** Draw this, from the beginning. */
-  draw(track) {
+  /** Have a figure of this in these `colors()`, which `plot` draws: false where there is nothing to draw. */
+  prepare(track, look) {
     this.end();
     this._track = track;
+    this._colors = look;
     this._lines = this.spec.lines.filter(([signal, label]) => track.series.has(keyOf(signal, label)));
     this.root.hidden = !this._lines.some((line) => this._column(line).max.some((value) => value !== null) || this._column(line).nonfinite.some(Boolean));
-    if (this.root.hidden) return;
-    this._colors = colors();
-    this._makeLegend();
-    this._plot = new uPlot(this._options(), this._data(), this._place);
+    if (!this.root.hidden) this._makeLegend();
+    return !this.root.hidden;
+  }
+
+  /** How wide the figure is, in CSS pixels. */
+  get width() {
+    return this._place.clientWidth;
+  }
+
+  /** Draw what was prepared. */
+  plot(width) {
+    this._plot = new uPlot(this._options(Math.max(LEAST, width)), this._data(), this._place);
     this.root.plot = this._plot; // where tests read back what is drawn
     this._show(null);
   }
 
-  /** Draw what has been added to the track. */
+  /** Draw what has been added to the track; false where it has to be drawn from the beginning. */
   refresh() {
-    if (!this._plot) return this.draw(this._track);
+    if (!this._plot) return false;
     this._plot.setData(this._data(), false);
     this._plot.setScale("x", this._range());
     this._show(this._plot.cursor.idx);
+    return true;
   }
 
   /** Draw the marks anew. */
@@ -63,7 +74,8 @@ export class Chart {
 
   /** Follow the width of the page. */
   resize() {
-    if (this._plot && this._place.clientWidth) this._plot.setSize({ width: this._place.clientWidth, height: HEIGHT });
+    const width = this.width && Math.max(LEAST, this.width);
+    if (this._plot && width && width !== this._plot.width) this._plot.setSize({ width, height: HEIGHT });
   }
 
   /** Be gone. */
@@ -113,7 +125,7 @@ export class Chart {
     return { min: time(from), max: Math.max(time(to), time(from) + 1e-3) };
   }
 
-  _options() {
+  _options(width) {
     const banded = this._banded();
     const series = [{}];
     const bands = [];
@@ -131,7 +143,7 @@ export class Chart {
       if (this._track.bin > 1) bands.push({ series: [series.length - 1, series.length - 2], fill: faint(color) });
     });
     return {
-      width: Math.max(200, this._place.clientWidth),
+      width,
       height: HEIGHT,
       padding: [8, 26, 0, 0],
       legend: { show: false },
@@ -353,7 +365,8 @@ function faint(color) {
   return `color-mix(in srgb, ${color} 22%, transparent)`;
 }
 
-function colors() {
+/** The colors of the page as it is now. */
+export function colors() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(`--${name}`).trim();
   const names = ["muted", "grid", "band", "critical", "warning", "info", "accent"];

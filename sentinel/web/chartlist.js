@@ -1,5 +1,6 @@
 // Which charts a run's page has, of which signals, in which order.
 
+export const POINTS = 600; // bins at most, of all that is in view
 const MAX_LABELS = 6; // lines in one chart of a signal with labels
 const MAX_LOGGED = 12; // charts of what the script logs
 
@@ -53,7 +54,11 @@ const CHARTS = [
 ];
 
 /** What is asked for at once, before it is known what the run has: signals without labels. */
-export const FIRST = CHARTS.filter((chart) => chart.lines && !chart.group).flatMap((chart) => chart.lines.map(([signal]) => signal));
+export const FIRST = {
+  signals: CHARTS.filter((chart) => chart.lines && !chart.group).flatMap((chart) => chart.lines.map(([signal]) => signal)),
+  labels: [],
+  band: false,
+};
 
 /**
  * The charts that there is something to draw in, by the answer of /signals; and the titles of those
@@ -121,6 +126,17 @@ export function questions(charts, bands) {
     { signals: [...banded], labels: [], band: true },
     ...[...labeled].map(([signal, labels]) => ({ signals: [signal], labels, band: false })),
   ].filter(({ signals }) => signals.length);
+}
+
+/** The path of one of these questions about a run: from which step to which (undefined: all), in how many points. */
+export function seriesPath(run, { signals, labels, band }, { from, to, points = POINTS }) {
+  const query = new URLSearchParams({ points: String(points) });
+  if (band) query.set("band", "1");
+  signals.forEach((signal) => query.append("signal", signal));
+  labels.forEach((label) => query.append("label", label));
+  if (from !== undefined) query.set("from", String(from));
+  if (to !== undefined) query.set("to", String(to));
+  return `/runs/${encodeURIComponent(run)}/series?${query}`;
 }
 
 /** The signals whose normal range is shaded. */

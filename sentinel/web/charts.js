@@ -1,14 +1,13 @@
 // All charts of a run: one axis, one cursor, one question for what is in view.
 
-import { Chart } from "./chart.js";
-import { FIRST, bandsOf, chartsOf, questions } from "./chartlist.js";
+import { Chart, colors } from "./chart.js";
+import { FIRST, POINTS, bandsOf, chartsOf, questions, seriesPath } from "./chartlist.js";
 import { element } from "./dom.js";
 import { count } from "./format.js";
 import { incidentPath, runPath } from "./router.js";
 import { Track } from "./track.js";
 import { Window } from "./window.js";
 
-const POINTS = 600; // bins at most, of all that is in view
 const FINEST = 4000; // bins that may be asked for
 const PAUSE = 200; // ms between two looks at a run that goes on, at least
 const LEARN = 10_000; // ms between two looks at what there is to draw: some is measured seldom
@@ -39,7 +38,7 @@ export class Charts {
 
   /** Ask for what there is, draw it, and follow the run. */
   async begin() {
-    const first = this._ask([{ signals: FIRST, labels: [], band: false }]);
+    const first = this._ask([FIRST]);
     const [answers, signals, marks] = await Promise.all([first, this._context.api(`${this._path}/signals`), this._context.api(`${this._path}/marks`)]);
     if (this._ended) return;
     this._marks = marks;
@@ -47,7 +46,7 @@ export class Charts {
     this._takeNew(answers);
     this._build();
     this._drawAll();
-    performance.mark("sentinel:charts");
+    requestAnimationFrame(() => setTimeout(() => performance.mark("sentinel:charts"))); // it has been painted
     this._rest().catch((error) => this._failed(error));
     this._keys();
     this._stop = this._context.live({
@@ -107,18 +106,8 @@ export class Charts {
     return this._charts.map((chart) => chart.spec);
   }
 
-  _ask(asked, { from, to, points } = { ...this._window.asked(), points: POINTS }) {
-    return Promise.all(
-      asked.map(({ signals, labels, band }) => {
-        const query = new URLSearchParams({ points: String(points) });
-        if (band) query.set("band", "1");
-        signals.forEach((signal) => query.append("signal", signal));
-        labels.forEach((label) => query.append("label", label));
-        if (from !== undefined) query.set("from", String(from));
-        if (to !== undefined) query.set("to", String(to));
-        return this._context.api(`${this._path}/series?${query}`);
-      }),
-    );
+  _ask(asked, within = this._window.asked()) {
+    return Promise.all(asked.map((question) => this._context.api(seriesPath(this._run, question, within))));
   }
 
   _learn(signals) {
@@ -171,7 +160,7 @@ export class Charts {
 
   _group(name) {
     const group = element("details", { class: "chart-group" }, element("summary", {}, name), element("div", { class: "charts" }));
-    group.addEventListener("toggle", () => this._charts.filter((chart) => chart.spec.group === name && group.open).forEach((chart) => chart.draw(this._track)));
+    group.addEventListener("toggle", () => this._draw(this._charts.filter((chart) => chart.spec.group === name && group.open)));
     return group;
   }
 
@@ -187,14 +176,26 @@ export class Charts {
   }
 
   _drawAll() {
-    for (const chart of this._charts) {
-      if (!chart.root.closest("details:not([open])")) chart.draw(this._track);
-    }
+    this._draw(this._inView());
+  }
+
+  /** Those that are in no closed group. */
+  _inView() {
+    return this._charts.filter((chart) => !chart.root.closest("details:not([open])"));
+  }
+
+  /** All that changes the page comes first, and then what asks how wide it has become: once. */
+  _draw(charts) {
+    const look = colors();
+    const shown = charts.filter((chart) => chart.prepare(this._track, look));
+    const widths = new Map();
+    for (const { root, width } of shown) if (!widths.has(root.parentNode)) widths.set(root.parentNode, width);
+    shown.forEach((chart) => chart.plot(widths.get(chart.root.parentNode)));
   }
 
   /** After the first paint: normal ranges, signals with labels, and those of closed groups. */
   async _rest() {
-    const had = new Set(FIRST);
+    const had = new Set(FIRST.signals);
     const missing = questions(this._specs(), false).map(({ signals, ...how }) => ({ ...how, signals: signals.filter((one) => !had.has(one)) }));
     await this._add([...missing.filter(({ signals }) => signals.length), ...this._bands()]);
   }
@@ -255,7 +256,7 @@ export class Charts {
     const { bin } = this._track;
     if (!this._track.extend(answers) || this._track.steps.length > 2 * POINTS) return this._reload();
     this._window.extent(this._track.first, this._track.last);
-    if (bin === this._track.bin) this._charts.filter((chart) => !chart.root.closest("details:not([open])")).forEach((chart) => chart.refresh());
+    if (bin === this._track.bin) this._draw(this._inView().filter((chart) => !chart.refresh()));
     this._showBar();
   }
 

@@ -92,14 +92,14 @@ function rowsOf(wanted, given) {
 
 /** The columns of a series, each stretch from the rows that it has. */
 function columns(one, rows) {
-  const fit = (values, join) => rows.map((of) => joined(values, of, join));
-  const largest = rows.map((of) => of.reduce((best, row) => (one.max?.[row] > (one.max?.[best] ?? -Infinity) ? row : best), of[0]));
+  const fit = (values, join) => rows.map((of) => (values ? joined(values, of, join) : null));
+  const larger = (best, row) => (one.max?.[row] > (one.max?.[best] ?? -Infinity) ? row : best);
   return {
     min: fit(one.min, (values) => Math.min(...values)),
     max: fit(one.max, (values) => Math.max(...values)),
     mean: fit(one.mean, (values) => sum(values) / values.length),
     nonfinite: fit(one.nonfinite, sum),
-    rank: largest.map((row) => one.rank?.[row] ?? null),
+    rank: rows.map((of) => (one.rank ? (one.rank[of.reduce(larger, of[0])] ?? null) : null)),
     low: fit(one.band?.low, (values) => values.at(-1)),
     high: fit(one.band?.high, (values) => values.at(-1)),
     banded: Boolean(one.band),
@@ -109,9 +109,9 @@ function columns(one, rows) {
 
 /** The finite values of some rows put together: null where there is none. */
 function joined(values, rows, join) {
-  const finite = rows.map((row) => values?.[row]).filter(Number.isFinite);
-  if (!finite.length) return null;
-  return finite.length === 1 ? finite[0] : join(finite);
+  if (rows.length === 1) return Number.isFinite(values[rows[0]]) ? values[rows[0]] : null; // nearly always
+  const finite = rows.map((row) => values[row]).filter(Number.isFinite);
+  return finite.length ? join(finite) : null;
 }
 
 function sum(values) {
