@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -171,12 +172,25 @@ def _course(sheet: str, column: str, done: Floats, noise: np.random.Generator) -
     return course
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+class Options(NamedTuple):
+    """What is asked of a benchmark of a long run."""
+
+    steps: int
+    repeat: int
+    write: bool
+
+
+def options_of(description: str | None, repeat: int) -> Options:
+    """The command line, with so many repetitions unless others are asked for."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--repeat", type=int, default=repeat)
     parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md")
-    options = parser.parse_args()
+    return Options(**vars(parser.parse_args()))
+
+
+def main() -> None:
+    options = options_of(__doc__, repeat=7)
     with tempfile.TemporaryDirectory() as name:
         state = Path(name) / "state"
         began = time.perf_counter()

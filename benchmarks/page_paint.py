@@ -4,7 +4,8 @@
 
 A real daemon serves a run of so many steps (made as `benchmarks.first_paint` makes it) to a real
 Chromium. *First paint* is from the navigation to the moment at which all charts of signals without
-labels are drawn, with an empty cache and an idle daemon each time; ranges that are normal follow.
+labels have been painted, with an empty cache and an idle daemon each time; ranges that are normal
+follow.
 *Live update* is from a rank's sending a step of a run that goes on, over the daemon's own socket,
 to the page's showing its loss. The peer of both is the same browser with the same daemon: from
 navigation to the first frame of an address that has no charts, and one request for the newest step.
@@ -13,19 +14,19 @@ navigation to the first frame of an address that has no charts, and one request 
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.engine_throughput import processor
-from benchmarks.first_paint import RUN, make_state
+from benchmarks.first_paint import RUN, make_state, options_of
 from benchmarks.results import write_part
 from sentinel.store.tokens import Tokens
 from tests.daemon.fake_job import FakeJob
@@ -46,11 +47,7 @@ NEWEST = """async ([run, step]) => {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md")
-    options = parser.parse_args()
+    options = options_of(__doc__, repeat=5)
     with tempfile.TemporaryDirectory() as name:
         state = Path(name) / "state"
         state.mkdir()
@@ -115,12 +112,17 @@ def _live(
         loss = f"{2 + number / 100:g}"
         began = time.perf_counter()
         job.train({rank: {"loss": float(loss)} for rank in (0, 1)})
-        _until(page, lambda loss=loss: str(page.evaluate(LOSS)).split(" ")[0] == loss)  # type: ignore[misc]
+        _until(page, partial(_shows, page, loss))
         took.append(1000 * (time.perf_counter() - began))
         asked.append(float(page.evaluate(NEWEST, [LIVE, job.step])))
         page.wait_for_timeout(300)
     job.goodbye()
     return took, asked
+
+
+def _shows(page: Page, loss: str) -> bool:
+    """Whether this is the newest loss that it has drawn."""
+    return str(page.evaluate(LOSS)).split(" ")[0] == loss
 
 
 def _until(page: Page, look: Callable[[], float]) -> float:

@@ -106,14 +106,16 @@ function contextOf(found, number) {
     /** What the tab is called. */
     title: (text) => (document.title = `${text} · Sentinel`),
     /** Say something, by default something that went wrong. */
-    notice: (text, kind = "error") => notice(text, kind),
+    notice: (text, kind = "error") => number === shown.number && notice(text, kind),
     /** A page that has asked for /runs says what it got, so that the header need not ask. */
     haveRuns,
   };
 }
 
+/** Until the page is left: at once where it was, while it was still being drawn. */
 function kept(scope, stop) {
-  scope.push(stop);
+  if (scope === shown.scope) scope.push(stop);
+  else stop();
   return stop;
 }
 
@@ -129,7 +131,10 @@ function setQuery(changes, number) {
 
 async function whoami() {
   if (me) return;
-  me = await api("/whoami");
+  const asked = token();
+  const found = await api("/whoami");
+  if (asked !== token()) return; // somebody else has come meanwhile
+  me = found;
   header.whoami(me);
 }
 

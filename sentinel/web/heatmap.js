@@ -102,6 +102,7 @@ class HeatMap {
     const { choices, rows, signal, title } = this._options;
     const scales = Object.entries(SCALES).filter(([name]) => name !== "others" || rows === "rank");
     const chosen = choices?.findIndex((one) => one.signal === signal && one.rows === rows);
+    const focused = [...this._head.children].indexOf(document.activeElement);
     this._head.replaceChildren(
       choices?.length
         ? select(
@@ -125,6 +126,7 @@ class HeatMap {
         },
       ),
     );
+    if (focused >= 0) this._head.children[focused]?.focus();
   }
 
   async _load() {

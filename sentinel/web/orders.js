@@ -231,13 +231,13 @@ function resumeQuestion(run, all, step, checkpoints) {
       { name: "checkpoint", label: "Save the state as it stands first", kind: "checkbox", value: false },
       { name: "force", label: "Force it", kind: "checkbox", value: false },
     ],
-    effect: (values) => resumeEffect(values, all, run, step, good),
+    effect: (values) => resumeEffect(values, all, run, step, good, known),
     body: (values) => values,
     verb: "Resume the run",
   };
 }
 
-function resumeEffect(values, all, run, step, good) {
+function resumeEffect(values, all, run, step, good, known) {
   const { rollback, rewind, skip_batches: skip, lr_scale: scale, checkpoint, force } = values;
   if (!Number.isInteger(skip) || skip < 0 || skip > 1e6)
     return { text: "", refuse: "Batches to leave out: a whole number from 0 to 1,000,000." };
@@ -255,10 +255,16 @@ function resumeEffect(values, all, run, step, good) {
     rollback ? "go on from there" : `go on from step ${step}`,
   ].filter(Boolean);
   const text = `${all} of run ${run} will ${does.length > 1 ? `${does.slice(0, -1).join(", ")}, and ` : ""}${does.at(-1)}. It is done by all ranks, or by none.`;
-  const warning = force
-    ? "Forced: the run goes on even with weights that are NaN or infinite, or from a checkpoint that is not known to be good. What is trained then may be lost."
-    : "";
-  return { text, warning };
+  if (force)
+    return {
+      text,
+      warning:
+        "Forced: the run goes on even with weights that are NaN or infinite, or from a checkpoint that is not known to be good. What is trained then may be lost.",
+    };
+  const chosen = known.find((one) => one.tag === rollback);
+  const doubtful = chosen && chosen.state !== "healthy";
+  const why = doubtful && chosen.why ? ` (${chosen.why})` : "";
+  return { text, warning: doubtful ? `Checkpoint ${chosen.tag} is ${chosen.state}${why}: it may be refused unless it is forced.` : "" };
 }
 
 function capital(text) {

@@ -45,13 +45,13 @@ class Served:
     tokens: dict[Role, str] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, state: Path) -> Served:
-        """Start one."""
+    def begin(cls, state: Path, *options: str) -> Served:
+        """Start one, with these options."""
         state.mkdir(parents=True)
         kept = Tokens(state)
         roles: tuple[Role, ...] = ("viewer", "operator", "admin")
         tokens = {role: kept.add(role, role, by="user", now=1.0, expires=None) for role in roles}
-        served = cls(Daemon(state, http="127.0.0.1:0").start(), tokens=tokens)
+        served = cls(Daemon(state, options, http="127.0.0.1:0").start(), tokens=tokens)
         found = re.search(r"http://127\.0\.0\.1:(\d+)", served.daemon.log())
         assert found, served.daemon.log()
         served.port = int(found[1])

@@ -10,10 +10,19 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from sentinel import wire
 from sentinel.control.barrier import Verdict
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import PATIENCE, eventually
 from tests.daemon.scenes import Json, broken, in_state, incidents
+from tests.daemon.test_checkpoints import (
+    ALL,
+    CLEAN_STEPS,
+    SavingJob,
+    break_and_hold,
+    come_to,
+    saving,
+)
 from tests.web.conftest import Served, Sight
 from tests.web.layered_job import LAYERS, LayeredJob
 
@@ -26,6 +35,14 @@ def ask(served: Served, path: str) -> Any:
     status, body = served.daemon.get(f"/api/v1{path}")
     assert status == 200, body
     return json.loads(body)
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory, served: Served) -> Iterator[Served]:
+    """A daemon for which few clean steps make a checkpoint healthy."""
+    begun = Served.begin(tmp_path_factory.mktemp("keeping") / "state", *CLEAN_STEPS)
+    yield begun
+    begun.end()
 
 
 def button(page: Page, name: str) -> Any:
@@ -247,6 +264,74 @@ def test_a_refused_order_shows_the_reason_and_force_says_what_it_risks(
     button(page, "Resume the run").click()
     assert job.await_verdict() is Verdict.GO
     expect(said).to_contain_text("The run goes on")
+    job.vanish()
+
+
+def test_a_run_goes_back_to_a_checkpoint_that_is_picked_with_its_data(
+    keeping: Served, sight: Sight
+) -> None:
+    job = saving(keeping.daemon, "back")
+    job.save(bad="layers.1.weight")
+    come_to(keeping.daemon, "back", step5="healthy", step8="tainted")
+    break_and_hold(keeping.daemon, job, "back")
+    (incident,) = incidents(keeping.daemon, "back")
+    page = sight.open(keeping, f"/incidents/{incident['id']}", role="operator")
+    sight.allow("409")
+    button(page, "Resume…").click()
+    back = dialog(page).get_by_label("Roll back to")
+    assert back.locator("option").all_inner_texts() == [
+        "nothing: go on from here",
+        f"last good: step5, {job.step - 5} steps back",
+        f"step8 (tainted, {job.step - 8} steps back)",
+        f"step5 (healthy, {job.step - 5} steps back)",
+    ]
+    dialog(page).get_by_label("go back in the data").check()
+    expect(dialog(page).get_by_role("alert")).to_contain_text("needs a checkpoint to roll back to")
+    expect(button(page, "Resume the run")).to_be_disabled()
+    back.select_option("step8")
+    expect(dialog(page).get_by_role("alert")).to_contain_text("step8 is tainted")
+    button(page, "Resume the run").click()
+    said = page.locator(".orders-said")
+    expect(said).to_contain_text("Checkpoint step8 of run back is tainted")
+    assert job.poll() is Verdict.STAND, "what is refused is not done"
+    button(page, "Resume…").click()
+    back.select_option("last-good")
+    dialog(page).get_by_label("go back in the data").check()
+    dialog(page).get_by_label("Save the state as it stands first").check()
+    expect(dialog(page)).to_contain_text(
+        "Both ranks of run back will save the state as it stands, load the last good checkpoint, "
+        "step5 (this cannot be taken back), go back to the data that came after it, and go on from "
+        "there. It is done by all ranks, or by none."
+    )
+    button(page, "Resume the run").click()
+    assert job.await_verdict() is Verdict.GO
+    expected = wire.Remedies(rollback="step5", rewind=True, checkpoint=True)
+    assert [rank.applied for rank in job.ranks] == [[expected]] * 2
+    expect(said).to_contain_text("The run goes on")
+    expect(page.get_by_role("region", name="Actions")).to_contain_text(
+        "a checkpoint saved, rolled back to step5, data taken up again"
+    )
+    job.vanish()
+
+
+def test_a_checkpoint_is_saved_by_all_ranks_after_the_same_step_and_the_run_goes_on(
+    keeping: Served, sight: Sight
+) -> None:
+    job = SavingJob(keeping.daemon.place, run="asked", offers=ALL)
+    job.connect()
+    job.train()
+    page = sight.open(keeping, "/runs/asked", role="operator")
+    button(page, "Save checkpoint…").click()
+    expect(dialog(page)).to_contain_text("Both ranks of run asked save a checkpoint after the same")
+    button(page, "Save a checkpoint").click()
+    assert job.await_hold_order().then == "checkpoint"
+    step = job.train_until_stand()
+    job.save()
+    assert job.await_verdict() is Verdict.GO
+    assert [rank.applied for rank in job.ranks] == [[wire.Remedies(checkpoint=True)]] * 2
+    said = f"All ranks saved a checkpoint after step {step}."
+    expect(page.locator(".orders-said")).to_have_text(said)
+    expect(button(page, "Save checkpoint…")).to_be_enabled()
     job.vanish()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -173,6 +174,34 @@ def test_charts_of_what_is_measured_seldom_follow_a_run_with_the_others(
     expect(ratio).to_have_text("0.02")
     assert measured(drawn(page, "update-ratio"))[-2:] == [674, 700]
     assert [lines(page)[0][-1], lines(page)[3][-1]] == [700, 4.5]
+    job.vanish()
+
+
+def test_heat_maps_grow_with_the_run_and_keep_what_was_chosen(
+    served: Served, jobs: dict[str, FakeJob], sight: Sight
+) -> None:
+    job = LayeredJob(served.daemon.place, run="warm", ranks=2)
+    job.connect()
+    job.steps(5)
+    eventually(lambda: ask(served, "/runs/warm")["step"] == 5)
+    page = sight.open(served, "/runs/warm")
+    layers = page.get_by_role("region", name="Layers by steps")
+    canvas = layers.locator(".heatmap-canvas")
+    expect(canvas).to_have_attribute("aria-label", re.compile("of 6 layers over steps 1 to 5\\."))
+    layers.get_by_label("Colors", exact=True).select_option(label="as measured")
+    page.get_by_role("region", name="Ranks by steps").get_by_label("Order of rows").focus()
+    job.steps(4)
+    job.say({LAYERS[3]: 64.0})
+    expect(canvas).to_have_attribute("aria-label", re.compile("over steps 1 to 10\\."))
+    expect(layers.get_by_label("Colors", exact=True)).to_have_value("value")
+    expect(page.get_by_label("Order of rows").last).to_be_focused()
+    canvas.focus()
+    for key in ("ArrowUp", *["ArrowDown"] * 3):  # the first brings the cursor: to the newest step
+        page.keyboard.press(key)
+    says = layers.locator(".heatmap-tip")
+    expect(says).to_have_text(f"{LAYERS[3]}step 1064")
+    ranks = page.get_by_role("region", name="Ranks by steps").locator(".heatmap-canvas")
+    expect(ranks).to_have_attribute("aria-label", re.compile("of 2 ranks over steps 1 to 10\\."))
     job.vanish()
 
 
