@@ -116,7 +116,9 @@ def test_a_step_has_nothing_of_what_is_announced_after_it(
     assert step is not None
     if read_before:
         assert not step.arrays.missing.any()
-    more = tuple(map(world.series, ("layer_grad_norm/b", "lr", "summed_grad_norm", "layer_adam_rms/a")))
+    more = tuple(
+        map(world.series, ("layer_grad_norm/b", "lr", "summed_grad_norm", "layer_adam_rms/a"))
+    )
     job.engine.feed(0, Extension(more), job.now)
     norms = step.read(Reading("layer_grad_norm"))
     assert norms.missing.tolist() == [False, True]
