@@ -6,7 +6,7 @@ import http.client
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -18,41 +18,13 @@ from sentinel.errors import ControlError, NoDaemonError, SentinelError
 
 if TYPE_CHECKING:  # the store takes a second to import, and a client does not need it
     from sentinel.store.outbox_json import OutboxJSON
-    from sentinel.store.shapes import IncidentJSON, StatusJSON
+    from sentinel.store.shapes import BecameJSON, GivenJSON, IncidentJSON, StatusJSON
     from sentinel.store.shelf import CheckpointJSON
-    from sentinel.store.silences import SilenceJSON
+    from sentinel.store.silences import MadeSilenceJSON, SilenceJSON
 
 TIMEOUT = 10.0  # s
 _UNSENT = "sentinel_daemon_outbox_pending"
 _UNDELIVERED = "sentinel_daemon_outbox_failed"
-
-
-class GivenJSON(TypedDict):
-    """An order that was given; `rollback` is the tag of the checkpoint to be loaded, if any."""
-
-    id: int
-    action: str
-    run: str
-    rollback: str
-
-
-class BecameJSON(TypedDict):
-    """What became of an order."""
-
-    id: int
-    run: str
-    action: str
-    state: str
-    step: int
-    by: str
-    detail: str
-
-
-class SilencedJSON(TypedDict):
-    """A silence that was made; `everything`: there is nothing that it does not match."""
-
-    silence: SilenceJSON
-    everything: bool
 
 
 class _Connection(http.client.HTTPConnection):
@@ -112,7 +84,7 @@ class Client:
         """Give an order."""
         path = f"/api/v1/runs/{quote(run, safe='')}/{action}"
         answer = self.request("POST", path, msgspec.json.encode(body))
-        return msgspec.json.decode(answer, type=GivenJSON)
+        return cast("GivenJSON", msgspec.json.decode(answer))
 
     def became(self, action_id: int) -> BecameJSON:
         """What became of an order."""
@@ -129,11 +101,11 @@ class Client:
         path = f"/api/v1/incidents/{quote(incident, safe='')}/acknowledge"
         return msgspec.json.decode(self.request("POST", path), type=dict[str, str])["said"]
 
-    def silence(self, matchers: list[str], seconds: float, comment: str) -> SilencedJSON:
+    def silence(self, matchers: list[str], seconds: float, comment: str) -> MadeSilenceJSON:
         """Make a silence."""
         body = {"matchers": matchers, "seconds": seconds, "comment": comment}
         answer = self.request("POST", "/api/v1/silences", msgspec.json.encode(body))
-        return cast("SilencedJSON", msgspec.json.decode(answer))
+        return cast("MadeSilenceJSON", msgspec.json.decode(answer))
 
     def silences(self, *, ended: bool) -> list[SilenceJSON]:
         """Silences in force, or all that ever were."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from sentinel import clock
 from sentinel.cli import record
-from sentinel.cli.client import BecameJSON, Client
+from sentinel.cli.client import Client
 from sentinel.cli.place import Place, Remote
 from sentinel.errors import ControlError, NoDaemonError
 from sentinel.notify.message import plain
+
+if TYPE_CHECKING:
+    from sentinel.store.shapes import BecameJSON
 
 POLL = 0.1  # s
 _DONE = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentinel import clock
-from sentinel.cli.client import BecameJSON, Client
+from sentinel.cli.client import Client
 from sentinel.cli.place import Place, Remote
 from sentinel.errors import ControlError, NoDaemonError, SentinelError
 from sentinel.signals import did_you_mean
@@ -14,7 +14,7 @@ from sentinel.signals import did_you_mean
 if TYPE_CHECKING:
     from sentinel.engine.coverage import RunCoverage
     from sentinel.store.outbox_json import OutboxJSON
-    from sentinel.store.shapes import IncidentJSON, StatusJSON
+    from sentinel.store.shapes import BecameJSON, IncidentJSON, StatusJSON
     from sentinel.store.shelf import CheckpointJSON
     from sentinel.store.store import Store
 
@@ -121,24 +121,17 @@ def undelivered(place: Place) -> str:
 
 def became(state_dir: Path, action_id: int) -> BecameJSON:
     """What became of an order, read from the directory. Raises `SentinelError`."""
+    from sentinel.store.shapes import became_json
     from sentinel.store.store import Store
 
     store = Store.open(state_dir, readonly=True)
     try:
-        for row in store.actions():
-            if row.id == action_id:
-                return BecameJSON(
-                    id=row.id,
-                    run=row.run,
-                    action=row.action,
-                    state=row.state,
-                    step=row.step,
-                    by=row.by,
-                    detail=row.detail,
-                )
+        row = store.action(action_id)
     finally:
         store.close()
-    raise SentinelError(f"there is no action {action_id} in {state_dir}")
+    if row is None:
+        raise SentinelError(f"there is no action {action_id} in {state_dir}")
+    return became_json(row)
 
 
 def the_run(client: Client, run: str | None) -> str:

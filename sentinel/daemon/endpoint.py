@@ -27,6 +27,7 @@ Method = Literal["GET", "POST", "DELETE"]
 Reader = Literal["viewer", "operator", "admin"]  # the role that is enough
 PREFIX = "/api/v1/"
 MAX_VALUES = 512  # of one query
+_DIGITS = 15  # of a number in a path
 T = TypeVar("T")
 
 
@@ -155,6 +156,11 @@ def _whole(value: object) -> object:
     if isinstance(value, dict):
         return {key: _whole(one) for key, one in value.items()}
     return value
+
+
+def number(text: str) -> int | None:
+    """The number that stands in a path; None where it can be none that is meant."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def given(value: T | UnsetType) -> T | None:

@@ -8,7 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from sentinel.daemon.boxes import BlackBoxJSON, Boxes, BoxJSON
-from sentinel.daemon.endpoint import Endpoint, endpoint
+from sentinel.daemon.endpoint import Endpoint, endpoint, number
 from sentinel.daemon.operator import NotFoundError
 from sentinel.daemon.service import Service
 from sentinel.store import timeline
@@ -50,9 +50,9 @@ class _IncidentApi:
         """The last steps of one rank, from the black box that it has handed over."""
         incident, rank = request.match_info["incident"], request.match_info["rank"]
         await self._detail(incident)
-        found = None
-        if rank.isascii() and rank.isdecimal() and len(rank) < 10:
-            found = await asyncio.to_thread(self._boxes.read, incident, int(rank))
+        which, found = number(rank), None
+        if which is not None:
+            found = await asyncio.to_thread(self._boxes.read, incident, which)
         if found is None:
             raise NotFoundError(f"there is no black box of rank {rank} with incident {incident}")
         return found

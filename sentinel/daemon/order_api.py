@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from sentinel import wire
 from sentinel.daemon.answer import who
-from sentinel.daemon.endpoint import Endpoint, endpoint
+from sentinel.daemon.endpoint import Endpoint, endpoint, number
 from sentinel.daemon.operator import NotFoundError, Operator
 from sentinel.daemon.orders import Request
 from sentinel.daemon.service import Service
 from sentinel.engine.rule import Unattended
-
-
-class GivenJSON(TypedDict):
-    """An order that was given; `rollback` is the tag of the checkpoint to be loaded, if any."""
-
-    id: int
-    action: str
-    run: str
-    rollback: str
-
-
-class BecameJSON(TypedDict):
-    """What became of an order."""
-
-    id: int
-    run: str
-    action: str
-    state: str
-    step: int
-    by: str
-    detail: str
+from sentinel.store.shapes import BecameJSON, GivenJSON, became_json
 
 
 class OrderBody(Struct, forbid_unknown_fields=True):
@@ -90,17 +70,11 @@ class _OrderApi:
     async def action(self, request: web.Request) -> BecameJSON:
         """What became of one order."""
         wanted = request.match_info["id"]
-        for row in await self._service.reader.call(lambda store: store.actions()):
-            if str(row.id) == wanted:
-                return BecameJSON(
-                    id=row.id,
-                    run=row.run,
-                    action=row.action,
-                    state=row.state,
-                    step=row.step,
-                    by=row.by,
-                    detail=row.detail,
-                )
+        id = number(wanted)
+        if id is not None:
+            row = await self._service.reader.call(lambda store: store.action(id))
+            if row is not None:
+                return became_json(row)
         raise NotFoundError(f"there is no action {wanted}")
 
     async def pause(self, request: web.Request, body: PauseBody) -> GivenJSON:

@@ -9,12 +9,12 @@ from msgspec import Meta, Struct
 
 from sentinel import clock
 from sentinel.daemon.answer import who
-from sentinel.daemon.endpoint import Endpoint, endpoint
+from sentinel.daemon.endpoint import Endpoint, endpoint, number
 from sentinel.daemon.quieting import LONGEST, MAX_COMMENT
 from sentinel.daemon.service import Service
 from sentinel.errors import ControlError
 from sentinel.matcher import MAX_MATCHERS, match_everything, parse_matcher
-from sentinel.store.silences import SilenceJSON, as_json
+from sentinel.store.silences import MadeSilenceJSON, SilenceJSON, as_json
 
 
 class AcknowledgeBody(Struct, forbid_unknown_fields=True):
@@ -36,13 +36,6 @@ class Ended(Struct, forbid_unknown_fields=True):
     """Whether those that have ended are wanted too."""
 
     ended: bool = False
-
-
-class MadeSilenceJSON(TypedDict):
-    """A silence that was made; `everything`: there is nothing that it does not match."""
-
-    silence: SilenceJSON
-    everything: bool
 
 
 class SaidJSON(TypedDict):
@@ -86,9 +79,10 @@ class _QuietApi:
     async def end(self, request: web.Request) -> SilenceJSON:
         """End a silence."""
         wanted = request.match_info["id"]
-        if not wanted.isdecimal() or len(wanted) > 15:
+        id = number(wanted)
+        if id is None:
             raise ControlError(f"no silence {wanted} is in force")
-        silence = await self._service.quieting.end(int(wanted), who(request))
+        silence = await self._service.quieting.end(id, who(request))
         return as_json(silence, clock.steady())
 
     async def acknowledge(self, request: web.Request, body: AcknowledgeBody) -> SaidJSON:

@@ -159,6 +159,27 @@ class StatusJSON(TypedDict):
     hold: HoldJSON | None
 
 
+class GivenJSON(TypedDict):
+    """An order that was given; `rollback` is the tag of the checkpoint to be loaded, if any."""
+
+    id: int
+    action: str
+    run: str
+    rollback: str
+
+
+class BecameJSON(TypedDict):
+    """What became of an order."""
+
+    id: int
+    run: str
+    action: str
+    state: str
+    step: int
+    by: str
+    detail: str
+
+
 @dataclass(frozen=True)
 class HoldRow:
     """A run standing after `step`; `since` in seconds on the daemon's clock.
@@ -233,6 +254,19 @@ def hold_json(hold: HoldRow, now: float) -> HoldJSON:
         ends=None if ends is None else isoformat(ends),
         deadline=isoformat(terms.deadline) if terms and terms.deadline else None,
         group_timeout_s=(terms.group_timeout or None) if terms else None,
+    )
+
+
+def became_json(row: ActionRow) -> BecameJSON:
+    """What became of the order that this row is of."""
+    return BecameJSON(
+        id=row.id,
+        run=row.run,
+        action=row.action,
+        state=row.state,
+        step=row.step,
+        by=row.by,
+        detail=row.detail,
     )
 
 

@@ -37,6 +37,13 @@ class SilenceJSON(TypedDict):
     ended_by: str | None
 
 
+class MadeSilenceJSON(TypedDict):
+    """A silence that was made; `everything`: there is nothing that it does not match."""
+
+    silence: SilenceJSON
+    everything: bool
+
+
 @dataclass(frozen=True)
 class Silence:
     """What matches all of `matchers` is not told before `until` (seconds since the epoch).

@@ -129,11 +129,7 @@ class Store:
         with self._guard:
             if not transitions and not self._backlog:
                 return []
-            try:
-                return self._write(transitions).actions
-            except StateError:
-                self._remember(transitions)
-                raise
+            return self._write_or_remember(transitions).actions
 
     @property
     def behind(self) -> int:
@@ -151,6 +147,13 @@ class Store:
         if late.messages or written.messages:
             self._wake_all()
         return written
+
+    def _write_or_remember(self, changes: Sequence[Change]) -> Written:
+        try:
+            return self._write(changes)
+        except StateError:
+            self._remember(changes)
+            raise
 
     def _remember(self, changes: Sequence[Change]) -> None:
         """Keep what could not be written, and have its messages sent all the same."""
@@ -239,11 +242,7 @@ class Store:
         On `StateError` it stays in memory, as with `commit`, and goes out from there.
         """
         with self._guard:
-            try:
-                self._write([reminder])
-            except StateError:
-                self._remember([reminder])
-                raise
+            self._write_or_remember([reminder])
 
     def acknowledge(self, incident: str, by: str, at: float) -> IncidentJSON:
         """Note that somebody looks after an open incident, and tell the others; returns it.
@@ -261,11 +260,7 @@ class Store:
     def tell(self, tellings: Sequence[Telling]) -> None:
         """Owe people how incidents stand. On `StateError` as with `commit`."""
         with self._guard:
-            try:
-                self._write(tellings)
-            except StateError:
-                self._remember(tellings)
-                raise
+            self._write_or_remember(tellings)
 
     def standing(self, only: Collection[str] | None = None) -> list[Standing]:
         """How incidents stand with those who are told of them; see `store.standing`."""
@@ -365,6 +360,11 @@ class Store:
         where, parameters = ("", ()) if run is None else (" WHERE run = ?", (run,))
         found = self._database.rows(f"SELECT * FROM actions{where} ORDER BY id", parameters)
         return [reading.action(row) for row in found]
+
+    def action(self, id: int) -> ActionRow | None:
+        """One action in its latest state; None if there is none by this id."""
+        found = self._database.rows("SELECT * FROM actions WHERE id = ?", (id,))
+        return reading.action(found[0]) if found else None
 
     def journals(self) -> list[str]:
         """The runs that have a journal, oldest first; `journal.NO_RUN` is none of them."""

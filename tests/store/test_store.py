@@ -155,6 +155,7 @@ def test_an_action_keeps_its_history(store: Store) -> None:
 
     (row,) = store.actions("gpt")
     assert (row.state, row.step, row.incident) == ("failed", 41, None)
+    assert (store.action(asked), store.action(asked + 1)) == (row, None)
     assert row.detail == "rank 1 did not take the remedy"
     changes = [msgspec.json.decode(str(link.content)) for link in store.journal("gpt")]
     assert [(change["state"], change["at"]) for change in changes] == [
