@@ -10,7 +10,7 @@ from sentinel import clock, wire
 from sentinel.cli.terminal import BAD, FAINT, GOOD, OF_SEVERITY, WARNING, Terminal
 from sentinel.cli.whereabouts import whereabouts
 from sentinel.control.hold import Record
-from sentinel.daemon.news import ActionNews, News, StateNews
+from sentinel.daemon.news import AcknowledgedNews, ActionNews, News, StateNews
 from sentinel.daemon.run import Run
 from sentinel.daemon.service import Service
 from sentinel.duration import in_words
@@ -53,6 +53,8 @@ class Narrator:
             self._action(news)
         elif isinstance(news, StateNews):
             self._state(news)
+        elif isinstance(news, AcknowledgedNews):
+            self.terminal.line(f"incident {news.incident} is acknowledged by {plain(news.by)}")
         else:
             assert isinstance(news, ActionWanted)  # what comes of it is told as an action
 

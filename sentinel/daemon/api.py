@@ -29,7 +29,7 @@ from sentinel.daemon.series_api import series_endpoints
 from sentinel.daemon.service import Service
 from sentinel.daemon.session import is_welcome, peer_of
 from sentinel.daemon.status_api import status_endpoints
-from sentinel.daemon.streams import TooManyError
+from sentinel.daemon.streams import TooManyError, TooManyOfOneError
 from sentinel.daemon.token_api import token_endpoints
 from sentinel.errors import AccessError, ControlError, NotifyError, StateError
 
@@ -116,6 +116,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return respond({"error": str(error)}, 409)
     except (NotifyError, BadRequestError) as error:
         return respond({"error": str(error)}, 400)
+    except TooManyOfOneError as error:
+        return respond({"error": str(error)}, 429)
     except TooManyError as error:
         return respond({"error": str(error)}, 503)
     except StateError as error:

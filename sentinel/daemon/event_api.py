@@ -10,6 +10,7 @@ import asyncio
 from aiohttp import web
 
 from sentinel import clock
+from sentinel.daemon.answer import who
 from sentinel.daemon.endpoint import Endpoint, endpoint, given
 from sentinel.daemon.service import Service
 from sentinel.daemon.status_api import OfRun
@@ -23,16 +24,18 @@ LOOK = 2.0  # s between two looks at whether the listener is there and may still
 STALLED = 30.0  # s after which a listener that takes nothing is given up
 
 
-def event_endpoints(service: Service) -> list[Endpoint]:
+def event_endpoints(service: Service, stalled: float = STALLED) -> list[Endpoint]:
     """The endpoints."""
-    return [endpoint("GET", "/api/v1/events", _EventApi(service).events, media=MEDIA)]
+    api = _EventApi(service, stalled)
+    return [endpoint("GET", "/api/v1/events", api.events, media=MEDIA, errors=(429,))]
 
 
 class _EventApi:
     """The handlers."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, stalled: float) -> None:
         self._service = service
+        self._stalled = stalled
 
     async def events(self, request: web.Request, query: OfRun) -> web.StreamResponse:
         """What happens in one run or in all, as it happens: see docs/api.md."""
@@ -42,12 +45,13 @@ class _EventApi:
         if request.method == "HEAD":
             return response
         streams = self._service.streams
-        stream = streams.open(given(query.run))
+        stream = streams.open(given(query.run), who(request))
         try:
             await response.prepare(request)
             await self._send(request, response, stream)
         except (ConnectionError, asyncio.TimeoutError):
-            response.force_close()
+            if request.transport is not None:  # to end it in order would wait for the listener too
+                request.transport.abort()
         finally:
             streams.leave(stream)
         return response
@@ -59,7 +63,7 @@ class _EventApi:
         said = b": sentinel\n\n"
         while not stream.ended and self._may_listen(request):
             if said:
-                await asyncio.wait_for(response.write(said), STALLED)
+                await asyncio.wait_for(response.write(said), self._stalled)
                 last = clock.monotonic()
             await stream.wait(LOOK)
             said = stream.take()

@@ -28,5 +28,15 @@ class StateNews:
     step: int
 
 
-News = Transition | ActionNews | StateNews
+@dataclass(frozen=True)
+class AcknowledgedNews:
+    """Somebody looks after an incident from now on."""
+
+    run: str
+    incident: str
+    severity: str
+    by: str
+
+
+News = Transition | ActionNews | StateNews | AcknowledgedNews
 Listener = Callable[[News], None]

@@ -24,6 +24,7 @@ _REFUSALS = {
     404: "There is no such thing.",
     409: "It cannot be done as things stand.",
     413: "The body is too large.",
+    429: "Whoever asks listens as often as one may.",
     503: "The record cannot be read or written, or as many listen as may: nothing was done.",
 }
 _EVERYWHERE = (400, 401, 403, 503)

@@ -7,11 +7,12 @@ Each method comes back with one sentence for the person, once it is on the recor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sentinel import clock
 from sentinel.clock import isoformat
 from sentinel.daemon.ledger import Ledger
+from sentinel.daemon.news import AcknowledgedNews, News
 from sentinel.daemon.telling import Teller, in_words
 from sentinel.duration import in_words as long
 from sentinel.errors import ControlError
@@ -27,11 +28,15 @@ MAX_COMMENT = 500  # characters
 class Quieting:
     """Acknowledging and silencing."""
 
-    def __init__(self, ledger: Ledger, store: Store, teller: Teller) -> None:
-        """Raises `StateError` when the record cannot be read."""
+    def __init__(
+        self, ledger: Ledger, store: Store, teller: Teller, tell: Callable[[News], None]
+    ) -> None:
+        """`tell` hears what those who look on are to know. Raises `StateError` when the record
+        cannot be read."""
         self._ledger = ledger
         self._store = store
         self._teller = teller
+        self._tell = tell
         now = clock.steady()
         teller.take_silences(store.silences.active(now))
         teller.recover(store.standing())
@@ -53,6 +58,7 @@ class Quieting:
             raise ControlError(f"{which} is {incident['state']}: nothing is to be acknowledged")
         if found["at"] != isoformat(at) or found["by"] != by:
             return f"{which} was acknowledged by {found['by']} already, {found['at']}"
+        self._tell(AcknowledgedNews(incident["run"], incident_id, incident["severity"], by))
         return f"{which} is acknowledged by {by}: it will not be repeated"
 
     async def silence(

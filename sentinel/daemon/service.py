@@ -129,7 +129,7 @@ class Service:
             self.past = HistoryReader(Recording.look_into(self.store.state_dir), self.history)
             self._closers.append(self.past.close)
             self.ledger = Ledger(self.store, self.counts)
-            self.quieting = Quieting(self.ledger, self.store, self._teller)
+            self.quieting = Quieting(self.ledger, self.store, self._teller, self._tell)
             self.refusals = Refusals(self.ledger, self.counts)
             self.access = Access(self.store.state_dir, self.refusals)
             self.desk = Desk(

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from sentinel.daemon.news import ActionNews, News, StateNews
+from sentinel.daemon.news import AcknowledgedNews, ActionNews, News, StateNews
 from sentinel.daemon.run import Run
 from sentinel.engine.transition import AlertChanged, IncidentChanged
 from sentinel.errors import SentinelError
 
 MAX_LISTENERS = 64
+MAX_OF_ONE = 16  # so that nobody takes all places
 QUEUE = 256  # events that wait for a listener, besides steps
 STEP_EVERY = 0.2  # s between two events of the steps of a run
 
@@ -26,11 +27,16 @@ class TooManyError(SentinelError):
     """As many listen as may."""
 
 
-class Stream:
-    """One listener's events, of one run or of all."""
+class TooManyOfOneError(SentinelError):
+    """As many listen as one may have."""
 
-    def __init__(self, run: str | None) -> None:
+
+class Stream:
+    """One listener's events, of one run or of all. `whose` it is, the record would say."""
+
+    def __init__(self, run: str | None, whose: str) -> None:
         self.run = run
+        self.whose = whose
         self.ended = False
         self._steps: dict[str, int] = {}
         self._events: deque[bytes] = deque()
@@ -91,11 +97,15 @@ class Streams:
         """How many listen."""
         return len(self._streams)
 
-    def open(self, run: str | None) -> Stream:
-        """Begin to listen. Raises `TooManyError`."""
+    def open(self, run: str | None, whose: str) -> Stream:
+        """Begin to listen. Raises `TooManyError`, `TooManyOfOneError`."""
         if len(self._streams) >= MAX_LISTENERS:
             raise TooManyError(f"{MAX_LISTENERS} listen already: close a page")
-        stream = Stream(run)
+        if sum(stream.whose == whose for stream in self._streams) >= MAX_OF_ONE:
+            raise TooManyOfOneError(
+                f"{whose} listens {MAX_OF_ONE} times already: close a page, or use another token"
+            )
+        stream = Stream(run, whose)
         self._streams.add(stream)
         if self._closed:
             stream.end()
@@ -144,38 +154,29 @@ def _event(name: str, data: object) -> bytes:
 
 def _told(news: News) -> tuple[str, dict[str, object]] | None:
     """An event's name and what it says; None for what is told when something comes of it."""
-    if isinstance(news, StateNews):
-        return "state", {
-            "run": news.run,
-            "before": news.before,
-            "state": news.after,
-            "step": news.step,
-        }
-    if isinstance(news, IncidentChanged):
-        return "incident", {
-            "run": news.run,
-            "incident": news.id,
-            "change": news.change,
-            "severity": news.severity,
-        }
-    if isinstance(news, AlertChanged):
-        return "alert", {
-            "run": news.run,
-            "incident": news.incident,
-            "rule": news.rule,
-            "state": news.state,
-            "severity": news.severity,
-            "step": news.step,
-            "labels": news.labels,
-            "summary": news.summary,
-        }
-    if isinstance(news, ActionNews):
-        record = news.record
-        return "action", {
-            "run": news.run,
-            "action": record.action,
-            "state": record.state,
-            "step": record.step,
-            "by": record.by,
-        }
+    match news:
+        case StateNews(run, before, after, step):
+            return "state", {"run": run, "before": before, "state": after, "step": step}
+        case IncidentChanged():
+            return "incident", _incident(news.run, news.id, news.change, news.severity)
+        case AcknowledgedNews(run, incident, severity):
+            return "incident", _incident(run, incident, "acknowledged", severity)
+        case AlertChanged():
+            return "alert", {
+                "run": news.run,
+                "incident": news.incident,
+                "rule": news.rule,
+                "state": news.state,
+                "severity": news.severity,
+                "step": news.step,
+                "labels": news.labels,
+                "summary": news.summary,
+            }
+        case ActionNews(run, record):
+            done = {"action": record.action, "state": record.state}
+            return "action", {"run": run, **done, "step": record.step, "by": record.by}
     return None
+
+
+def _incident(run: str, incident: str, change: str, severity: str) -> dict[str, object]:
+    return {"run": run, "incident": incident, "change": change, "severity": severity}

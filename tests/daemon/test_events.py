@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from sentinel import clock
+from sentinel.daemon.event_api import event_endpoints
 from sentinel.daemon.news import StateNews
-from sentinel.daemon.streams import MAX_LISTENERS, QUEUE, Stream, Streams, TooManyError
+from sentinel.daemon.service import Service, Settings
+from sentinel.daemon.streams import (
+    MAX_LISTENERS,
+    MAX_OF_ONE,
+    QUEUE,
+    Stream,
+    Streams,
+    TooManyError,
+)
 from sentinel.store.tokens import Tokens
 from tests.daemon.fake_job import FakeJob
-from tests.daemon.process import PATIENCE
+from tests.daemon.process import PATIENCE, eventually
 from tests.daemon.scenes import APPLIED_NAN, in_state
 from tests.daemon.served import Served
 
@@ -104,6 +118,36 @@ def test_a_head_request_is_answered_and_ends(served: Served) -> None:
     assert (answer.status, body) == (200, b"")
 
 
+def test_one_token_leaves_places_to_others_and_is_told_so(served: Served) -> None:
+    greedy = [Listening(served) for _ in range(MAX_OF_ONE)]
+    refused = Listening(served)
+    assert refused.response.status == 429
+    assert b"token viewer listens 16 times already" in refused.response.read()
+    assert Listening(served, token=served.tokens["operator"]).response.status == 200
+    greedy[0].connection.close()
+    greedy[0].response.close()
+    eventually(lambda: Listening(served).response.status == 200, "a place")
+
+
+def test_who_listens_hears_that_somebody_looks_after_an_incident(served: Served) -> None:
+    listening = Listening(served)
+    path = f"/api/v1/incidents/{served.incident}/acknowledge"
+    for _ in range(2):  # the second changes nothing, and is no news
+        assert served.send("POST", path, "operator")[0].status == 200
+    assert listening.until("incident") == {
+        "run": "run",
+        "incident": served.incident,
+        "change": "acknowledged",
+        "severity": "critical",
+    }
+    FakeJob(served.daemon.place, run="later", pid=11000).connect()
+    assert listening.next() == (
+        "state",
+        {"run": "later", "before": None, "state": "running", "step": 0},
+    )
+    listening.connection.close()
+
+
 def test_a_daemon_that_ends_sends_its_listeners_home(served: Served) -> None:
     listening = Listening(served)
     assert served.daemon.stop() == 0
@@ -113,7 +157,7 @@ def test_a_daemon_that_ends_sends_its_listeners_home(served: Served) -> None:
 
 
 def test_a_slow_listener_loses_the_oldest_events_but_never_the_newest_step() -> None:
-    stream = Stream(None)
+    stream = Stream(None, "token ann")
     for number in range(QUEUE + 10):
         stream.tell("run", "action", {"n": number})
         stream.step("run", number)
@@ -127,14 +171,41 @@ def test_a_slow_listener_loses_the_oldest_events_but_never_the_newest_step() -> 
 
 async def test_no_more_than_may_listen_and_whoever_leaves_makes_room() -> None:
     streams = Streams({})
-    listening = [streams.open(None) for _ in range(MAX_LISTENERS)]
+    listening = [streams.open(None, f"token {number}") for number in range(MAX_LISTENERS)]
     with pytest.raises(TooManyError, match="listen already"):
-        streams.open(None)
+        streams.open(None, "token ann")
     streams.leave(listening[0])
-    last = streams.open("one")
+    last = streams.open("one", "token ann")
     streams.hear(StateNews("other", None, "running", 0))
     assert (last.take(), listening[1].take()[:12]) == (b"", b"event: state")
     streams.close()
     assert last.ended
     for stream in [*listening, last]:
         streams.leave(stream)
+
+
+async def test_a_listener_that_takes_nothing_is_hung_up_on(tmp_path: Path) -> None:
+    service = Service(Settings(tmp_path, rules=()))
+    app = web.Application()
+    app.add_routes([one.route() for one in event_endpoints(service, stalled=0.1)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    here, there = socket.socketpair()
+    await asyncio.get_running_loop().connect_accepted_socket(runner.server, there)
+    try:
+        here.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await _until(lambda: service.streams.listening)
+        for _ in range(QUEUE):
+            service.streams.hear(StateNews("x" * 100_000, None, "running", 0))
+        await _until(lambda: not runner.server.connections)
+        assert not service.streams.listening
+    finally:
+        here.close()
+        await runner.cleanup()
+
+
+async def _until(so: Callable[[], object]) -> None:
+    deadline = clock.monotonic() + PATIENCE
+    while not so():
+        assert clock.monotonic() < deadline
+        await asyncio.sleep(0.01)
