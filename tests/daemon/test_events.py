@@ -190,14 +190,16 @@ async def test_a_listener_that_takes_nothing_is_hung_up_on(tmp_path: Path) -> No
     app.add_routes([one.route() for one in event_endpoints(service, stalled=0.1)])
     runner = web.AppRunner(app)
     await runner.setup()
+    server = runner.server
+    assert server is not None
     here, there = socket.socketpair()
-    await asyncio.get_running_loop().connect_accepted_socket(runner.server, there)
+    await asyncio.get_running_loop().connect_accepted_socket(server, there)
     try:
         here.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await _until(lambda: service.streams.listening)
         for _ in range(QUEUE):
             service.streams.hear(StateNews("x" * 100_000, None, "running", 0))
-        await _until(lambda: not runner.server.connections)
+        await _until(lambda: not server.connections)
         assert not service.streams.listening
     finally:
         here.close()
