@@ -13,6 +13,7 @@ SentinelError               what went wrong, where, what was expected, what to d
 ├── ControlError            an order that cannot be carried out now
 │   └── BadWeightsError     the run has weights that are not finite
 ├── StateError              a state directory that cannot be used
+│   ├── DamagedError        a file in it that does not hold together
 │   └── StateTakenError     another daemon lives there
 ├── ReplayError             a recording or log that cannot be read
 ├── BlackBoxError           a black box that cannot be read
@@ -105,6 +106,10 @@ class BadWeightsError(ControlError):
 
 class StateError(SentinelError):
     """A state directory that cannot be used: not writable, newer schema, unsafe file system."""
+
+
+class DamagedError(StateError):
+    """A file of a state directory that does not hold together, or is of another kind."""
 
 
 class StateTakenError(StateError):

@@ -30,6 +30,7 @@ from sentinel.daemon.offering import Offering
 from sentinel.daemon.orders import Desk
 from sentinel.daemon.quieting import Quieting
 from sentinel.daemon.reader import Reader
+from sentinel.daemon.recorder import Recorder
 from sentinel.daemon.refusals import Refusals
 from sentinel.daemon.run import Line, Run
 from sentinel.daemon.session import Session
@@ -40,16 +41,13 @@ from sentinel.daemon.view import rows_of
 from sentinel.engine.checkpoint import CLEAN_STEPS
 from sentinel.engine.rule import Rule
 from sentinel.engine.run import RunEngine
-from sentinel.errors import SentinelError, StateError, WireError
+from sentinel.errors import SentinelError, WireError
 from sentinel.notify.deadman import Ping
 from sentinel.notify.dispatcher import Dispatcher
 from sentinel.notify.receiver import Receiver
 from sentinel.notify.settings import NotifySettings, Route
 from sentinel.notify.telemetry import Illustrates
 from sentinel.signals.exposition import LAYERS
-from sentinel.store.history import History
-from sentinel.store.history_reading import HistoryReader
-from sentinel.store.recording import Recording
 from sentinel.store.store import Store
 
 log = logging.getLogger("sentinel.daemon")
@@ -102,11 +100,9 @@ class Service:
         self._closers: list[Callable[[], object]] = []
         self._commands: dict[str, str] = {}
         self._max_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128
-        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="recording")
         self.reading = ThreadPoolExecutor(1, thread_name_prefix="reading")
         self._covering = Covering()
-        self._flushing, self._prune_at = False, 0.0
-        self._unwritable: set[str] = set()
+        self._prune_at = 0.0
 
     async def open(self) -> None:
         """Take the state directory and begin to serve.
@@ -121,13 +117,12 @@ class Service:
         self.store = Store.open(self.settings.state_dir, route=self._teller.route)
         self._closers.append(self.store.close)
         try:
-            self.recording = Recording.open(self.store.state_dir)
-            self._closers.append(self.recording.close)
+            self.recorder = Recorder(self.store.state_dir, self.counts)
+            self._closers.append(self.recorder.close)
+            self.recording, self.history = self.recorder.recording, self.recorder.history
+            self.past = self.recorder.past
             self.reader = Reader(self.store.state_dir)
             self._closers.append(self.reader.close)
-            self.history = History(self.recording.database)
-            self.past = HistoryReader(Recording.look_into(self.store.state_dir), self.history)
-            self._closers.append(self.past.close)
             self.ledger = Ledger(self.store, self.counts)
             self.quieting = Quieting(self.ledger, self.store, self._teller, self._tell)
             self.refusals = Refusals(self.ledger, self.counts)
@@ -138,7 +133,7 @@ class Service:
                 self._tell,
                 self.recording.append,
                 self.settings.observe,
-                Archive(self.store.state_dir, self._flusher),
+                Archive(self.store.state_dir, self.recorder.worker),
             )
             self.leftovers = leftover.Leftovers(self.store, clock.steady())
             path = self.store.state_dir / address.SOCKET_NAME
@@ -150,11 +145,12 @@ class Service:
         except BaseException:
             self._release()
             raise
-        telemetry = RecordedTelemetry(self.store.state_dir, self._engine_of, self._flush_now)
+        telemetry = RecordedTelemetry(self.store.state_dir, self._engine_of, self.recorder.flush)
         for receiver in receivers:
             if isinstance(receiver, Illustrates):
                 receiver.illustrate(telemetry)
             self._deliver(receiver)
+        self.recorder.begin()
         self._clock = asyncio.create_task(self._tick_forever())
 
     async def close(self) -> None:
@@ -172,8 +168,7 @@ class Service:
             run.shelf.keep(clock.steady())
         await self.ledger.close()
         await self._stop_delivering()
-        await asyncio.get_running_loop().run_in_executor(self._flusher, self._flush, True)
-        self._flusher.shutdown()
+        await self.recorder.stop()
         self.reading.shutdown()
         self._release()
 
@@ -222,9 +217,6 @@ class Service:
     def _engine_of(self, run: str) -> RunEngine | None:
         known = self.runs.get(run)
         return known.engine if known else None
-
-    async def _flush_now(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._flusher, self._flush)
 
     # For sessions.
 
@@ -337,9 +329,7 @@ class Service:
             self._prune_at = now + PRUNE_EVERY
             self.ledger.prune(now)
         self._save()
-        if not self._flushing:
-            self._flushing = True
-            self._flusher.submit(self._flush)
+        self.recorder.flush_soon()
 
     def _tell_late(self, now: float, *, hurry: bool = False) -> None:
         """Tell what was kept quiet and is not any more, and what nobody has answered to."""
@@ -371,27 +361,7 @@ class Service:
 
         self.ledger.save_runs(rows, coverage, saved)
 
-    def _flush(self, last: bool = False) -> None:
-        """Write what was recorded and what was judged. `last`: all of it."""
-        try:
-            self._write("recording", self.recording.flush)
-            self._write("history", partial(self.history.flush, everything=last))
-        finally:
-            self._flushing = False
-
-    def _write(self, what: str, flush: Callable[[], int]) -> None:
-        try:
-            flush()
-            self._unwritable.discard(what)
-        except StateError as error:
-            if what not in self._unwritable:  # said once, not every second
-                log.error("the %s cannot be written: %s", what, error)
-            self._unwritable.add(what)
-        except Exception:
-            self.counts.faults += 1
-            log.exception("the %s failed", what)
-
     @property
     def recording_fails(self) -> bool:
         """Whether what ranks say, or what is judged of it, cannot be written now."""
-        return bool(self._unwritable)
+        return self.recorder.fails

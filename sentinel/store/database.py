@@ -1,18 +1,20 @@
-"""One SQLite file: checked when it is opened, migrated, written in transactions."""
+"""One SQLite file: checked, migrated, written in transactions."""
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import sqlite_utils
 
-from sentinel.errors import StateError
+from sentinel.errors import DamagedError, StateError
 
 SqlValue = str | int | float | bytes | None
 Row = dict[str, SqlValue]
@@ -36,49 +38,57 @@ class Schema:
 class Database:
     """A connection that several threads may use; every method holds its lock."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
+        """Use `open`."""
         self.path = path
         self.lock = threading.RLock()
-        self._connection = connection
+        self._connect = connect
+        self._connection = connect()
 
     @classmethod
     def open(
-        cls, path: Path, schema: Schema, *, readonly: bool, synchronous: Literal["FULL", "NORMAL"]
+        cls,
+        path: Path,
+        schema: Schema,
+        *,
+        readonly: bool,
+        synchronous: Literal["FULL", "NORMAL"],
+        examined: bool = True,
     ) -> Database:
         """Open `path` in WAL mode, made or migrated as need be unless `readonly`.
 
-        Raises `StateError`: not there, not readable, no database, not ours, a newer version.
+        `examined`: what is to be written is read whole first, which takes long for a large file;
+        see `Examination`. Raises `StateError`: not there, not readable, not ours, a newer version,
+        and `DamagedError`.
         """
-        try:
-            if readonly and not path.exists():
-                raise StateError(
-                    f"{path.parent} holds no record of Sentinel: there is no {path.name}"
-                )
-            if not readonly:
-                path.touch(mode=0o600)
-            connection = _connect_to_read(path) if readonly else _connect(path.as_uri())
-        except (sqlite3.Error, OSError) as error:
-            raise _unusable(path, error) from error
-        database = cls(path, connection)
-        try:
-            if readonly:
-                _check_to_read(connection, path, schema)
-            else:
-                _prepare(connection, path, schema, synchronous)
-        except sqlite3.Error as error:
-            database.close()
-            raise _unusable(path, error) from error
-        except BaseException:
-            database.close()
-            raise
-        return database
+        if readonly:
+            return cls(path, partial(_opened_to_read, path, schema))
+        return cls(path, partial(_opened, path, schema, synchronous, examined))
 
     @classmethod
     def in_memory(cls, schema: Schema) -> Database:
         """An empty one that no disk can fail."""
-        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        _migrate(connection, schema, 0)
-        return cls(Path(":memory:"), connection)
+
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            _migrate(connection, schema, 0)
+            return connection
+
+        return cls(Path(":memory:"), connect)
+
+    def reopen(self) -> None:
+        """Use the file that is there by now. Raises as `open`, and cannot be used then."""
+        with self.lock:
+            self._connection.close()
+            self._connection = self._connect()
+
+    def begin_anew(self) -> Path:
+        """Put the file aside and use an empty one; returns where it is then. Raises as `reopen`."""
+        with self.lock:
+            self._connection.close()
+            aside = put_aside(self.path)
+            self._connection = self._connect()
+            return aside
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -146,6 +156,86 @@ def rows(
     return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
+def put_aside(path: Path) -> Path:
+    """Rename a file, in place of one that was put aside before; returns what it is called then.
+
+    Its log goes first: another file would take it for its own. Raises `StateError`.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        for end in ("-shm", "-wal", ""):
+            Path(f"{aside}{end}").unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{path}{end}").rename(f"{aside}{end}")
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return aside
+
+
+class Examination:
+    """Reads a file whole beside those who use it, to see whether it holds together."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stopped = False
+        self._connection: sqlite3.Connection | None = None
+
+    def make(self) -> None:
+        """Look; takes seconds for a large file. Raises `DamagedError`, and `StateError` when it
+        cannot be read."""
+        try:
+            with _guarded(self._path, lambda: _connect_to_read(self._path)) as connection:
+                self._connection = connection
+                if not self._stopped:
+                    _examine(connection)
+            connection.close()
+        except StateError:
+            if not self._stopped:
+                raise
+
+    def stop(self) -> None:
+        """Look no further. From any thread."""
+        self._stopped = True
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it is over already
+                self._connection.interrupt()
+
+
+def _opened_to_read(path: Path, schema: Schema) -> sqlite3.Connection:
+    if not path.exists():
+        raise StateError(f"{path.parent} holds no record of Sentinel: there is no {path.name}")
+    with _guarded(path, lambda: _connect_to_read(path)) as connection:
+        _check_to_read(connection, path, schema)
+    return connection
+
+
+def _opened(
+    path: Path, schema: Schema, synchronous: Literal["FULL", "NORMAL"], examined: bool
+) -> sqlite3.Connection:
+    def connect() -> sqlite3.Connection:
+        path.touch(mode=0o600)
+        return _connect(path.as_uri())
+
+    with _guarded(path, connect) as connection:
+        _prepare(connection, path, schema, synchronous, examined=examined)
+    return connection
+
+
+@contextmanager
+def _guarded(path: Path, connect: Callable[[], sqlite3.Connection]) -> Iterator[sqlite3.Connection]:
+    """A connection that is closed when the block fails. Raises `StateError`."""
+    connection = None
+    try:
+        connection = connect()
+        yield connection
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, (sqlite3.Error, OSError)):
+            raise _unusable(path, error) from error
+        raise
+
+
 def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
@@ -174,12 +264,13 @@ def _prepare(
     path: Path,
     schema: Schema,
     synchronous: Literal["FULL", "NORMAL"],
+    *,
+    examined: bool,
 ) -> None:
     """Check, set up and migrate a file that will be written."""
     version = _version(connection, path, schema)
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise sqlite3.DatabaseError(verdict)
+    if examined:
+        _examine(connection)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StateError(f"{path} cannot be used with a write-ahead log: choose another disk")
@@ -187,6 +278,12 @@ def _prepare(
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_size_limit = 16777216")
     _migrate(connection, schema, version)
+
+
+def _examine(connection: sqlite3.Connection) -> None:
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(f"malformed: {' '.join(verdict.split())}")
 
 
 def _version(connection: sqlite3.Connection, path: Path, schema: Schema) -> int:
@@ -233,10 +330,11 @@ def _migrate(connection: sqlite3.Connection, schema: Schema, version: int) -> No
 def _unusable(path: Path, error: sqlite3.Error | OSError) -> StateError:
     """What a person can do about an error of SQLite or of the file system."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if "malformed" in text or "not a database" in text or "*** in database" in text:
+        advice = "it is damaged or no SQLite database: move it away and start again"
+        return DamagedError(f"{path}: {text}: {advice}")
     if "full" in text:
         advice = "free some space on its disk"
-    elif "malformed" in text or "not a database" in text or "*** in database" in text:
-        advice = "it is damaged or no SQLite database: move it away and start again"
     elif isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
         advice = "make it and its directory readable and writable for this user"
     elif "locked" in text:

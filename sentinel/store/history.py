@@ -75,6 +75,7 @@ class History:
         """
         self.dropped = 0
         self._rows = rows
+        self._database, self._limit = database, limit
         self._writer = Writer(database, limit)
         self._buffer_limit = buffer_limit
         self._lock = threading.Lock()
@@ -159,6 +160,18 @@ class History:
                     if one.block in self._runs.get(one.run, ()):  # not forgotten meanwhile
                         self._written(one, id)
             return sum(len(one.rows) for one in taken)
+
+    def begin_anew(self) -> None:
+        """The file is another, and empty: what is in memory is to be written again.
+
+        Raises `StateError`.
+        """
+        with self._flushing:
+            self._writer = Writer(self._database, self._limit)
+            with self._lock:
+                for block in (one for blocks in self._runs.values() for one in blocks):
+                    self._waiting += _size(block.rows[: block.written])
+                    block.written, block.pieces, block.waits_since = 0, [], None
 
     def _take(self, everything: bool, now: float) -> list[_Taken]:
         taken = []

@@ -56,6 +56,10 @@ class HistoryReader:
         look = Look(self._database, id, recent)
         return None if look.is_empty else look
 
+    def reopen(self) -> None:
+        """Read the file that is there by now. Raises `StateError`."""
+        self._database.reopen()
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()

@@ -78,8 +78,7 @@ class Recording:
         self._flushing = threading.Lock()
         self._buffer: deque[tuple[str, Recorded]] = deque()
         self._buffered = 0  # bytes
-        (row,) = database.rows("SELECT coalesce(sum(bytes), 0) AS total FROM blocks")
-        self._total = whole(row["total"])
+        self._total = self._stored()
 
     @classmethod
     def open(
@@ -92,18 +91,40 @@ class Recording:
     ) -> Recording:
         """Open `telemetry.db` in a state directory that `Store.open` has opened before.
 
-        `limit` and `buffer_limit` are bytes, of blocks on the disk and of messages in memory.
-        Raises `StateError`.
+        `limit` and `buffer_limit` are bytes, of blocks on the disk and of messages in memory. The
+        file may be large: it is not read whole, which is `Examination`'s. Raises `StateError`, and
+        `DamagedError` where `begin_anew` would help.
         """
         path = state_dir.absolute() / FILE_NAME
-        database = Database.open(path, SCHEMA, readonly=readonly, synchronous="NORMAL")
-        return cls(database, limit, buffer_limit)
+        database = Database.open(
+            path, SCHEMA, readonly=readonly, synchronous="NORMAL", examined=False
+        )
+        try:
+            return cls(database, limit, buffer_limit)
+        except BaseException:
+            database.close()
+            raise
 
     @staticmethod
     def look_into(state_dir: Path) -> Database:
         """The file, for those who only read it beside the one who writes. Raises `StateError`."""
         path = state_dir.absolute() / FILE_NAME
         return Database.open(path, SCHEMA, readonly=True, synchronous="NORMAL")
+
+    def begin_anew(self) -> Path:
+        """Put the file aside and go on in an empty one; returns where it is then.
+
+        What waits in memory stays. Raises `StateError`.
+        """
+        with self._flushing:
+            aside = self._database.begin_anew()
+            self._total = self._stored()
+            return aside
+
+    def _stored(self) -> int:
+        """Bytes of blocks on the disk."""
+        (row,) = self._database.rows("SELECT coalesce(sum(bytes), 0) AS total FROM blocks")
+        return whole(row["total"])
 
     def append(self, run: str, rank: int, now: float, body: bytes | None) -> None:
         """Remember a message body (without its length); None: the connection ended."""
