@@ -99,7 +99,7 @@ async def attend(
         )
         children.append(child)
         for number in missed:
-            child.send_signal(number)
+            _send(child, number)
         try:
             status = await child.wait()
         except asyncio.CancelledError:
@@ -108,6 +108,11 @@ async def attend(
             await child.wait()
             raise
     return status if status >= 0 else 128 - status
+
+
+def _send(child: asyncio.subprocess.Process, number: int) -> None:
+    if child.returncode is None:
+        child.send_signal(number)
 
 
 def _not_started(program: str) -> OSError:
@@ -129,8 +134,7 @@ def _signals_for(children: Sequence[asyncio.subprocess.Process]) -> Iterator[Seq
         if not children:
             missed.append(number)
         for child in children:
-            if child.returncode is None:
-                child.send_signal(number)
+            _send(child, number)
 
     handled = [n for n in _FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
     for number in handled:

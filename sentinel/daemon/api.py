@@ -7,6 +7,7 @@ same over TCP, and the pages with it.
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TypedDict
 
 from aiohttp import web
@@ -73,9 +74,13 @@ def endpoints(service: Service) -> list[Endpoint]:
 def _described(known: list[Endpoint]) -> Endpoint:
     """All of these, and this one, as an OpenAPI document."""
 
+    @cache
+    def whole() -> dict[str, object]:
+        return document([*known, itself])
+
     async def openapi(_: web.Request) -> dict[str, object]:
         """This document."""
-        return document([*known, itself])
+        return whole()
 
     itself = endpoint("GET", "/api/v1/openapi.json", openapi)
     return itself

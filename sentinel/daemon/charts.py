@@ -107,7 +107,7 @@ def signals(look: Look) -> list[SignalJSON]:
     found: dict[str, SignalJSON] = {}
     with_ranks = {signal_of(one.sheet) for one in look.columns()}
     for sheet, name, first in look.columns():
-        if signal_of(sheet) is not None or is_of_ranks(name):
+        if signal_of(sheet) is not None or is_of_ranks(sheet, name):
             continue
         signal = CATALOG.get(name if sheet == ALONE else sheet)
         if signal is None:

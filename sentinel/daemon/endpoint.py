@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
-from sentinel.daemon.answer import respond
+from sentinel.daemon.answer import respond_in_turns
 from sentinel.errors import SentinelError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -105,7 +105,7 @@ def _handler(
         if body is not None:
             given["body"] = await _body(request, body)
         answer = await answerer(request, **given)
-        return answer if isinstance(answer, web.StreamResponse) else respond(answer)
+        return answer if isinstance(answer, web.StreamResponse) else await respond_in_turns(answer)
 
     return handle
 

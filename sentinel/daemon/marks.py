@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 from sentinel.daemon.service import Service
 from sentinel.engine.checkpoint import Checkpoint
 from sentinel.store.shapes import ActionRow, IncidentJSON
+from sentinel.store.store import Store
 
 _ROLLED_BACK = "rolled back to "  # see `control.record.describe`
 
@@ -27,13 +28,12 @@ class MarkJSON(TypedDict):
 async def marks(service: Service, run: str) -> list[MarkJSON]:
     """All marks of a run, by step. Raises `StateError`."""
     living = service.runs.get(run)
-    store = service.store
 
-    def read() -> tuple[list[IncidentJSON], list[ActionRow], list[Checkpoint]]:
+    def read(store: Store) -> tuple[list[IncidentJSON], list[ActionRow], list[Checkpoint]]:
         saved = store.checkpoints(run) if living is None else []
         return store.incidents(run), store.actions(run), saved
 
-    incidents, actions, saved = await service.ledger.call(read)
+    incidents, actions, saved = await service.reader.call(read)
     if living is not None:
         saved = living.engine.checkpoints.all()
     found = [*_of_incidents(incidents), *_of_actions(actions), *_of_checkpoints(saved)]

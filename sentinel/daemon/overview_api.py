@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, TypedDict
 
 from aiohttp import web
@@ -147,14 +148,14 @@ class _OverviewApi:
     async def run(self, request: web.Request) -> RunJSON:
         """One run at a glance."""
         name = request.match_info["run"]
-        known = await self._known()
+        known = await self._known(name)
         if name not in known.rows:
             raise await self._operator.no_such(name)
         (shown,) = await self._shown([known.rows[name]], known)
         return shown
 
-    async def _known(self) -> _Known:
-        known = await self._service.reader.call(_known)
+    async def _known(self, run: str | None = None) -> _Known:
+        known = await self._service.reader.call(partial(_known, run=run))
         living = {name: rows_of(run)[0] for name, run in self._service.runs.items()}
         return _Known(known.rows | living, known.tallies, known.coverage)
 
@@ -189,11 +190,12 @@ class _OverviewApi:
         )
 
 
-def _known(store: Store) -> _Known:
+def _known(store: Store, run: str | None) -> _Known:
+    """What is on record of all runs; of what can be seen, only of `run` if that is not None."""
     return _Known(
         {row.name: row for row in store.runs()},
         store.look(tallies),
-        {report.run: report for report in store.coverage()},
+        {report.run: report for report in store.coverage(run)},
     )
 
 

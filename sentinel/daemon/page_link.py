@@ -20,6 +20,7 @@ from sentinel.errors import AddressError, ControlError
 PageRole = Literal["viewer", "operator"]
 USUAL = 12 * 3600.0  # s that a link is good
 _MAX_URL = 200  # characters
+_PORTS = {"http": 80, "https": 443}  # which browsers leave out
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -33,7 +34,7 @@ class LinkJSON(TypedDict):
 
 
 def parse_page_url(text: str) -> str:
-    """Where people have the pages: `https://HOST[:PORT]`, or with http.
+    """Where people have the pages, `https://HOST[:PORT]` or with http, as browsers spell it.
 
     Raises `AddressError` with what would be right.
     """
@@ -48,9 +49,11 @@ def parse_page_url(text: str) -> str:
         parts = urlsplit(url)
         if not parts.hostname or parts.username is not None or parts.port == 0:
             raise wrong
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        usual = parts.port in (None, _PORTS[parts.scheme])
+        return f"{parts.scheme}://{host}{'' if usual else f':{parts.port}'}"
     except ValueError:
         raise wrong from None
-    return url
 
 
 def base_of(host: str, port: int, *, encrypted: bool) -> str:

@@ -16,6 +16,7 @@ from sentinel.daemon.view import status_of
 from sentinel.engine.coverage import RunCoverage
 from sentinel.store.shapes import IncidentJSON, StatusJSON
 from sentinel.store.shelf import CheckpointJSON, as_json
+from sentinel.store.store import Store
 
 RunName = Annotated[str, Meta(min_length=1, max_length=512)]
 
@@ -60,8 +61,7 @@ class _StatusApi:
     async def coverage(self, request: web.Request, query: OfRun) -> list[RunCoverage]:
         """What can be seen of all runs that are known, or of one."""
         wanted = given(query.run)
-        store = self._service.store
-        reports = await self._service.ledger.call(lambda: store.coverage(wanted))
+        reports = await self._service.reader.call(lambda store: store.coverage(wanted))
         shown = {report.run: report for report in reports}
         for name, run in self._service.runs.items():
             if wanted in (None, name):
@@ -75,7 +75,7 @@ class _StatusApi:
         wanted = given(query.run)
         if wanted is not None and wanted not in await self._operator.names():
             raise await self._operator.no_such(wanted)
-        found = await self._service.ledger.call(lambda: self._service.store.incidents(wanted))
+        found = await self._service.reader.call(lambda store: store.incidents(wanted))
         await self._service.quieting.why_quiet(found)
         return found
 
@@ -90,8 +90,6 @@ class _StatusApi:
             if run is not None:
                 known = run.engine.checkpoints.all()
             else:
-                known = await self._service.ledger.call(
-                    partial(self._service.store.checkpoints, name)
-                )
+                known = await self._service.reader.call(partial(Store.checkpoints, run=name))
             shown += as_json(name, known)
         return shown

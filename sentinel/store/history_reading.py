@@ -91,9 +91,9 @@ class _Exact(NamedTuple):
         found[:, at >= 0] = self.values[:, at[at >= 0]]
         return found
 
-    def every_step(self, names: Sequence[str]) -> Bins:
-        """Each step by itself."""
-        rank = ranks_of(names, self.known, self.values)
+    def every_step(self, sheet: str, names: Sequence[str]) -> Bins:
+        """Each step of these columns of a sheet by itself."""
+        rank = ranks_of(sheet, names, self.known, self.values)
         return Bins.of(self.steps, self.times, self.columns(names), rank)
 
 
@@ -180,7 +180,7 @@ class Look:
         for at in self._within(low, high):
             exact, packed = self._part(at, sheet, names, length)
             if exact is not None:
-                parts.append(_between(exact.every_step(names), low, high).merged(length))
+                parts.append(_between(exact.every_step(sheet, names), low, high).merged(length))
             elif packed and length < COARSE:
                 return self.bins(sheet, names, first, last, COARSE)
             elif packed:
@@ -201,7 +201,7 @@ class Look:
         """
         chosen = self._within(first, last)
         total = sum(self._blocks[at].last - self._blocks[at].first + 1 for at in chosen)
-        every = -(-total // most)
+        every = max(1, -(-total // most))
         steps, values = [np.zeros(0, np.int64)], [np.zeros((0, len(names)), np.float32)]
         for at in chosen[::-1][::every][::-1]:
             found, _ = self._stored_sheet(at, sheet, names, coarsely=False)

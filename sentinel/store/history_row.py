@@ -31,9 +31,9 @@ def greatest(signal: str) -> str:
     return signal + _OF_RANK
 
 
-def is_of_ranks(column: str) -> bool:
-    """Whether `greatest` made the name of this column."""
-    return column.endswith(_OF_RANK)
+def is_of_ranks(sheet: str, column: str) -> bool:
+    """Whether `greatest` made the name of this column; a label may be called anything."""
+    return sheet == ALONE and column.endswith(_OF_RANK)
 
 
 class Part(NamedTuple):
@@ -60,11 +60,15 @@ class Row(NamedTuple):
     form: Form
 
 
-def ranks_of(names: Sequence[str], known: Sequence[str], values: Singles) -> Counts | None:
-    """Beside each named column, for every row, the rank that had its greatest value.
+def ranks_of(
+    sheet: str, names: Sequence[str], known: Sequence[str], values: Singles
+) -> Counts | None:
+    """Beside each named column of a sheet, for every row, the rank that had its greatest value.
 
     `values` are rows by `known` columns. None if nothing is known of ranks.
     """
+    if sheet != ALONE:
+        return None
     place = {name: at for at, name in enumerate(known)}
     at = np.array([place.get(greatest(name), -1) for name in names], np.intp)
     if (at < 0).all():

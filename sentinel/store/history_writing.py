@@ -88,8 +88,8 @@ class Writer:
             numbers = self._numbers(connection, life, sheet, names, int(steps[0]))
             coarse = None
             if stretch.whole:
-                kept = [n for n, name in enumerate(names) if not is_of_ranks(name)]
-                rank = ranks_of([names[n] for n in kept], names, values)
+                kept = [n for n, name in enumerate(names) if not is_of_ranks(sheet, name)]
+                rank = ranks_of(sheet, [names[n] for n in kept], names, values)
                 bins = Bins.of(steps[at], times[at], values[:, kept], rank).merged(COARSE)
                 coarse = pack_bins(numbers[kept], bins)
             body = pack_rows(at, numbers, values)

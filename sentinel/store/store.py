@@ -340,9 +340,9 @@ class Store:
 
     def coverage(self, run: str | None = None) -> list[RunCoverage]:
         """What could be seen of runs when it last changed, oldest run first."""
-        sql = "SELECT report FROM coverage JOIN runs ON run = name ORDER BY runs.rowid"
-        found = map(reading.coverage, self._database.rows(sql))
-        return [report for report in found if run in (None, report.run)]
+        where, parameters = ("", ()) if run is None else (" WHERE run = ?", (run,))
+        sql = f"SELECT report FROM coverage JOIN runs ON run = name{where} ORDER BY runs.rowid"
+        return [*map(reading.coverage, self._database.rows(sql, parameters))]
 
     def runs(self) -> list[RunRow]:
         """All runs, oldest first."""

@@ -161,6 +161,20 @@ def test_an_address_of_pages_that_is_none_is_refused(wrong: str) -> None:
         parse_page_url(wrong)
 
 
-@pytest.mark.parametrize("url", ["https://watch.example.org", "http://[::1]:80", "http://a:9475"])
+@pytest.mark.parametrize("url", ["https://watch.example.org", "http://[::1]:81", "http://a:9475"])
 def test_an_address_of_pages_is_taken_as_it_is(url: str) -> None:
     assert parse_page_url(url) == parse_page_url(f"{url}/") == url
+
+
+@pytest.mark.parametrize(
+    ("url", "as_browsers_do"),
+    [
+        ("https://Sentinel.Example:443/", "https://sentinel.example"),
+        ("http://[2001:DB8::1]:80", "http://[2001:db8::1]"),
+        ("http://sentinel.example:443", "http://sentinel.example:443"),
+    ],
+)
+def test_an_address_of_the_pages_is_compared_as_browsers_spell_it(
+    url: str, as_browsers_do: str
+) -> None:
+    assert parse_page_url(url) == as_browsers_do

@@ -174,6 +174,12 @@ def test_the_band_is_what_was_normal_before(charted: Daemon) -> None:
     assert coarse["high"][2:] == pytest.approx([0.5] * len(coarse["high"][2:]))
 
 
+def test_of_steps_that_are_not_there_charts_are_empty(charted: Daemon) -> None:
+    found = series(charted, signal="loss", band=1, **{"from": 10 * STEPS})
+    assert found["steps"] == []
+    assert found["series"][0]["band"] == {"low": [], "high": []}
+
+
 def test_memory_is_told_when_it_will_be_used_up(charted: Daemon) -> None:
     used, other = series(charted, signal=["host_memory_used_bytes", "loss"])["series"]
     assert used["forecast"] == {"limit": LIMIT, "per_step": 2.0**30, "reaches_step": 1000}

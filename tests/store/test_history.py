@@ -14,7 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sentinel.errors import StateError
-from sentinel.store.bins import Bins
+from sentinel.store.bins import NOBODY, Bins
 from sentinel.store.history_row import ALONE, greatest
 from sentinel.store.sheet import pack_bins, pack_rows, unpack_bins, unpack_rows
 from tests.store import jobs
@@ -150,6 +150,17 @@ def test_what_was_done_before_a_rollback_is_shown_until_it_is_done_again(kept: K
     values = kept.values()
     assert [step for step, value in values.items() if value == 2.0] == [*range(50, 61)]
     assert len(values) == 200
+
+
+def test_a_label_may_be_called_as_columns_of_ranks_are(kept: Kept) -> None:
+    values: Values = {("logged", "best"): 1.0, ("logged", greatest("best")): 7.0}
+    for one in shaped(range(1, 301), [values] * 300):
+        kept.history.append(RUN, one)
+    for length in (1, 128):
+        bins = kept.read(greatest("best"), "logged", length)
+        assert bins.high[:, 0].tolist() == [7.0] * len(bins)
+        assert (kept.read("best", "logged", length).rank == NOBODY).all()
+        kept.reopen()
 
 
 def test_runs_are_kept_apart(kept: Kept) -> None:

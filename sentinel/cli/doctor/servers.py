@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from sentinel.cli.doctor.check import Finding, Setup, check, note, ok, problem
 from sentinel.cli.doctor.http import get, shown
-from sentinel.errors import DeliveryError, SentinelError
+from sentinel.errors import SentinelError
 from sentinel.notify.request import checked
 
 GROUP = "servers"
@@ -84,26 +84,24 @@ def grafana(setup: Setup) -> Iterator[Finding]:
     if not setup.grafana:
         yield ok("not asked: name it with --grafana URL or $GRAFANA_URL")
         return
-    if not token:
-        yield note(
-            f"no token to ask {shown(setup.grafana)} with",
-            f"put that of a service account with the role Editor into ${_GRAFANA_TOKEN}",
-        )
-        return
-    if urlsplit(setup.grafana).username is not None:
-        yield problem(
-            f"the URL of {shown(setup.grafana)} holds a password, which goes with no token",
-            f"leave the password away: the token is in ${_GRAFANA_TOKEN}",
-        )
-        return
     try:
         base = checked(setup.grafana, "--grafana")
-        headers = {"Authorization": f"Bearer {token}"}
-        answer = get("Grafana", f"{base}/api/org", setup.within, headers)
-    except (DeliveryError, SentinelError) as error:
+        if not token:
+            yield note(
+                f"no token to ask {shown(base)} with",
+                f"put that of a service account with the role Editor into ${_GRAFANA_TOKEN}",
+            )
+        elif urlsplit(base).username is not None:
+            yield problem(
+                f"the URL of {shown(base)} holds a password, which goes with no token",
+                f"leave the password away: the token is in ${_GRAFANA_TOKEN}",
+            )
+        else:
+            headers = {"Authorization": f"Bearer {token}"}
+            answer = get("Grafana", f"{base}/api/org", setup.within, headers)
+            yield _taken(shown(base), answer.status, answer.body)
+    except SentinelError as error:
         yield problem(str(error), "see that it runs, and that this host may reach it")
-        return
-    yield _taken(shown(base), answer.status, answer.body)
 
 
 def _taken(where: str, status: int, body: bytes) -> Finding:
