@@ -18,7 +18,7 @@ from sentinel.daemon.endpoint import Endpoint, Reader, endpoint
 from sentinel.daemon.glance import Glance, Glances, SparklineJSON
 from sentinel.daemon.operator import Operator
 from sentinel.daemon.service import Service
-from sentinel.daemon.view import rows_of
+from sentinel.daemon.view import row_of
 from sentinel.engine.coverage import RunCoverage
 from sentinel.signals import CATALOG
 from sentinel.store.shapes import HoldJSON, RunRow, RunState, hold_json
@@ -156,7 +156,7 @@ class _OverviewApi:
 
     async def _known(self, run: str | None = None) -> _Known:
         known = await self._service.reader.call(partial(_known, run=run))
-        living = {name: rows_of(run)[0] for name, run in self._service.runs.items()}
+        living = {name: row_of(run) for name, run in self._service.runs.items()}
         return _Known(known.rows | living, known.tallies, known.coverage)
 
     async def _shown(self, rows: Sequence[RunRow], known: _Known) -> list[RunJSON]:

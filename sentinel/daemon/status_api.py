@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Annotated
 
@@ -49,11 +50,11 @@ class _StatusApi:
         """All runs that are known, or one, with their ranks."""
         wanted, now = given(query.run), clock.steady()
         stored = await self._service.ledger.call(lambda: self._service.store.status(now, wanted))
-        living = self._service.runs
         shown: dict[str, StatusJSON] = {entry["run"]: entry for entry in stored}
-        for name, run in living.items():
+        for name, run in [*self._service.runs.items()]:
             if wanted in (None, name):
                 shown[name] = status_of(run, now)
+                await asyncio.sleep(0)  # there may be thousands of ranks
         if wanted is not None and not shown:
             raise await self._operator.no_such(wanted)
         return [*shown.values()]
@@ -63,9 +64,10 @@ class _StatusApi:
         wanted = given(query.run)
         reports = await self._service.reader.call(lambda store: store.coverage(wanted))
         shown = {report.run: report for report in reports}
-        for name, run in self._service.runs.items():
+        for name, run in [*self._service.runs.items()]:
             if wanted in (None, name):
                 shown[name] = run.engine.coverage()
+                await asyncio.sleep(0)  # each takes some milliseconds
         if wanted is not None and not shown and wanted not in await self._operator.names():
             raise await self._operator.no_such(wanted)
         return [*shown.values()]

@@ -8,7 +8,12 @@ from sentinel.store.shapes import RankJSON, RankRow, RunRow, StatusJSON, hold_js
 
 def rows_of(run: Run) -> tuple[RunRow, list[RankRow]]:
     """What is on record about a run."""
-    row = RunRow(
+    return row_of(run), ranks_of(run)
+
+
+def row_of(run: Run) -> RunRow:
+    """The same without its ranks, of which there may be thousands."""
+    return RunRow(
         name=run.name,
         state=run.state,
         step=run.engine.step,
@@ -18,7 +23,6 @@ def rows_of(run: Run) -> tuple[RunRow, list[RankRow]]:
         command=run.command,
         hold=run.hold(),
     )
-    return row, ranks_of(run)
 
 
 def ranks_of(run: Run) -> list[RankRow]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from sentinel import wire
+from sentinel.daemon.covering import AT_ONCE, INTERVAL, Covering
+from sentinel.daemon.run import Run
+from sentinel.engine.coverage import RunCoverage
 from tests.daemon.fake_job import FakeJob
 from tests.daemon.process import Daemon, eventually, sentinel
 
@@ -29,6 +33,40 @@ def watched(tmp_path: Path) -> Iterator[tuple[Daemon, FakeJob]]:
     job.train()
     yield daemon, job
     daemon.kill()
+
+
+class Seen:
+    """As much of a run as is looked at; `looks` counts."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ended: float | None = None
+        self.seen: RunCoverage | None = None
+        self.looks = 0
+        self.engine = self
+
+    def coverage(self) -> RunCoverage:
+        """As an engine does."""
+        self.looks += 1
+        return RunCoverage(self.name, self.looks, "0", (), (), ())
+
+
+def test_many_runs_are_looked_at_in_turn_and_those_that_have_ended_at_once() -> None:
+    runs = [Seen(f"run-{number}") for number in range(2 * AT_ONCE + 1)]
+    covering, every = Covering(), cast("list[Run]", runs)
+    for moment in range(3):
+        covering.settled(covering.due(every, 100.0 + moment))
+    assert [one.looks for one in runs] == [1] * len(runs)
+    covering.due(every, 100.0 + INTERVAL)
+    assert [one.looks for one in runs] == [2] * AT_ONCE + [1] * (AT_ONCE + 1)
+    for one in runs[-2:]:
+        one.ended = 100.0
+    assert [one.run for one in covering.due(every, 101.0 + INTERVAL)] == [
+        one.name for one in runs[-2:]
+    ]
+    looks = [one.looks for one in runs]
+    covering.due(every, math.inf)
+    assert [one.looks for one in runs] == [count + 1 for count in looks]
 
 
 def coverage(daemon: Daemon) -> Json:
