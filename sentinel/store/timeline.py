@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple, TypedDict
 
 import msgspec
@@ -133,13 +135,14 @@ def _fired_at(alert: Row) -> float:
 def _signals(alerts: Sequence[Row], incident: IncidentJSON) -> Iterator[_Moment]:
     """Each signal that left its range, once with the same labels at the same step."""
     seen = set()
+    no_later_than = _latest_times(alerts)
     for alert in alerts:
         key = (alert["signal"], alert["labels"], alert["step"])
         if not alert["signal"] or key in seen:
             continue
         seen.add(key)
         step = whole(alert["step"])
-        at = min(_fired_at(one) for one in alerts if whole(one["fired_step"]) >= step)
+        at = no_later_than(step, _fired_at(alert))
         labels = _labels.decode(text(alert["labels"]))
         cause = incident["cause"]
         is_cause = (alert["rule"], step) == (cause["rule"], cause["step"]) and (
@@ -153,6 +156,20 @@ def _signals(alerts: Sequence[Row], incident: IncidentJSON) -> Iterator[_Moment]
         yield _moment(
             at, "signal", said, step=step, alert=alert, rank=rank, precedence=precedence(known)
         )
+
+
+def _latest_times(alerts: Sequence[Row]) -> Callable[[int, float], float]:
+    """By when a step was done, by the first alert at it or at a later one; the second argument
+    where there is none, as when the run went back before it fired."""
+    fired = sorted((whole(one["fired_step"]), _fired_at(one)) for one in alerts)
+    steps = [step for step, _ in fired]
+    first = [*accumulate((at for _, at in reversed(fired)), min)][::-1]
+
+    def no_later_than(step: int, otherwise: float) -> float:
+        place = bisect_left(steps, step)
+        return first[place] if place < len(first) else otherwise
+
+    return no_later_than
 
 
 def _where(labels: dict[str, str], rank: int | None) -> str:

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from sentinel.engine.checkpoint import MOST, Checkpoint
 from sentinel.engine.transition import Cause
 from sentinel.errors import StateError
 from sentinel.held import HoldTerms
-from sentinel.store import HoldRow, RunRow, Store
+from sentinel.store import HoldRow, RunRow, Store, timeline
 from sentinel.store.outbox import to_all
 from tests.store.changes import CAUSE, alert, incident, pause, rank
 
@@ -325,3 +326,14 @@ def test_checkpoints_on_record_are_bounded(store: Store) -> None:
     left = {one.tag for one in store.checkpoints("gpt")}
     assert len(left) == MOST
     assert {f"t{n}" for n in range(10)} <= left, "what is gone is forgotten first"
+
+
+def test_a_signal_of_a_run_that_went_back_has_left_its_range_by_when_it_was_alerted(
+    store: Store,
+) -> None:
+    gone = replace(alert(step=90, at=1000.0), fired_step=40)  # it did steps 41 to 90 again
+    store.commit([incident(), gone, alert(step=38, labels={"rank": "2"}, at=1002.0)])
+    store.commit([alert(step=39, labels={"rank": "3"}, at=1001.0)])
+    shown = store.look(partial(timeline.detail, incident_id="i1"))
+    left = {one["rank"]: one["at"] for one in shown["timeline"] if one["kind"] == "signal"}
+    assert left == {1: isoformat(1000.0), 2: isoformat(1000.0), 3: isoformat(1000.0)}
