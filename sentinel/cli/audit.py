@@ -13,6 +13,7 @@ from sentinel.cli import audit_text
 from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, run_argument, state_option
 from sentinel.cli.progress import Progress
+from sentinel.cli.terminal import plain
 from sentinel.errors import SentinelError
 from sentinel.signals import did_you_mean
 
@@ -140,7 +141,7 @@ def _verify(store: Store, names: list[str], head: str | None, as_json: bool) -> 
 
 
 def _verified(store: Store, name: str, head: str | None, progress: Progress) -> VerifiedJSON:
-    shown = audit_text.plain(name) or audit_text.NO_RUN
+    shown = plain(name) or audit_text.NO_RUN
     links, broken = store.verify(name, lambda row: progress.say(f"{shown}: row {row:,}"))
     reason = broken.reason if broken else None
     if broken is None and head and not any(str(link.hash).startswith(head) for link in links):

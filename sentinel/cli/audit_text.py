@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from sentinel.cli.terminal import plain
 from sentinel.duration import in_words
 
 if TYPE_CHECKING:
@@ -47,11 +48,6 @@ class _Row(Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(_Row)
-
-
-def plain(text: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def count(rows: int) -> str:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sentinel.cli.audit_text import plain
 from sentinel.cli.client import Client
 from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option
 from sentinel.cli.place import Place, place_option
+from sentinel.cli.terminal import plain
 from sentinel.duration import seconds_of
 from sentinel.matcher import parse_matcher
 

@@ -20,6 +20,11 @@ HEADING: Style = {"bold": True}
 OF_SEVERITY: dict[str, Style] = {"info": PLAIN, "warning": WARNING, "critical": BAD}
 
 
+def plain(text: str) -> str:
+    """On one line, and without what a terminal would obey: ranks name things as they like."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def styled(text: str, style: Style) -> str:
     """The text with the codes of its style, which `click.echo` takes out where nobody sees them."""
     if not style:
@@ -44,16 +49,16 @@ class Terminal:
 
     def line(self, text: str, style: Style = PLAIN) -> None:
         """One line."""
-        self._write(self._prefix + self._styled(text, style))
+        self._write(self._prefix + self._styled(plain(text), style))
 
     def heading(self, text: str) -> None:
         """A line that opens a part."""
-        self._write("\n" + self._styled(f"== {text} ".ljust(79, "="), HEADING))
+        self._write("\n" + self._styled(f"== {plain(text)} ".ljust(79, "="), HEADING))
 
     def block(self, text: str) -> None:
         """Several lines as they are, set apart."""
         for line in text.splitlines():
-            self._write(f"    | {line}")
+            self._write(f"    | {plain(line)}")
 
     def _styled(self, text: str, style: Style) -> str:
         return styled(text, style) if self._colored else text

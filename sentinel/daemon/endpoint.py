@@ -24,7 +24,7 @@ from sentinel.errors import SentinelError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Method = Literal["GET", "POST", "DELETE"]
-Reader = Literal["viewer", "operator", "admin"]  # the role that is enough
+PersonRole = Literal["viewer", "operator", "admin"]
 PREFIX = "/api/v1/"
 MAX_VALUES = 512  # of one query
 _DIGITS = 15  # of a number in a path
@@ -41,11 +41,12 @@ class Nothing(Struct, forbid_unknown_fields=True, frozen=True):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One way to ask for something. `errors`: the statuses of refusals that are its own."""
+    """One way to ask for something. `role` is enough for that; `errors` are the statuses of
+    refusals that are its own."""
 
     method: Method
     path: str
-    role: Reader
+    role: PersonRole
     summary: str
     query: type[Struct]
     body: type[Struct] | None
@@ -66,7 +67,7 @@ def endpoint(
     path: str,
     answerer: Callable[..., Awaitable[object]],
     *,
-    role: Reader | None = None,
+    role: PersonRole | None = None,
     errors: Sequence[int] = (),
     media: str = "application/json",
 ) -> Endpoint:

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from sentinel import __version__, clock
 from sentinel.clock import isoformat
 from sentinel.daemon.answer import who
-from sentinel.daemon.endpoint import Endpoint, Reader, endpoint
+from sentinel.daemon.endpoint import Endpoint, PersonRole, endpoint
 from sentinel.daemon.glance import Glance, Glances, SparklineJSON
 from sentinel.daemon.operator import Operator
 from sentinel.daemon.service import Service
@@ -37,7 +37,7 @@ class WhoJSON(TypedDict):
     """Who asks, as the record would name them, what they may do, and which version answers."""
 
     by: str
-    role: Reader
+    role: PersonRole
     version: str
 
 

@@ -109,39 +109,13 @@ class Service:
 
         Raises `StateError`, and `StateTakenError` when a daemon serves there already.
         """
-        loop = asyncio.get_running_loop()
         receivers = self.settings.receivers
         names = [one.name for one in receivers]
         notify = self.settings.notify or NotifySettings({}, Route(tuple(names), group_by=("run",)))
         self._teller = Teller(notify, names)
-        self.store = Store.open(self.settings.state_dir, route=self._teller.route)
-        self._closers.append(self.store.close)
         try:
-            self.recorder = Recorder(self.store.state_dir, self.counts)
-            self._closers.append(self.recorder.close)
-            self.recording, self.history = self.recorder.recording, self.recorder.history
-            self.past = self.recorder.past
-            self.reader = Reader(self.store.state_dir)
-            self._closers.append(self.reader.close)
-            self.ledger = Ledger(self.store, self.counts)
-            self.quieting = Quieting(self.ledger, self.store, self._teller, self._tell)
-            self.refusals = Refusals(self.ledger, self.counts)
-            self.access = Access(self.store.state_dir, self.refusals)
-            self.desk = Desk(
-                self.ledger,
-                self.counts,
-                self._tell,
-                self.recording.append,
-                self.settings.observe,
-                Archive(self.store.state_dir, self.recorder.worker),
-            )
-            self.leftovers = leftover.Leftovers(self.store, clock.steady())
-            path = self.store.state_dir / address.SOCKET_NAME
-            listener = place.bind(path)
-            self._closers.append(partial(place.remove, path, listener))
-            self._server = await loop.create_unix_server(
-                partial(Session, self), sock=listener, backlog=address.BACKLOG
-            )
+            self._take()
+            await self._listen()
         except BaseException:
             self._release()
             raise
@@ -152,6 +126,40 @@ class Service:
             self._deliver(receiver)
         self.recorder.begin()
         self._clock = asyncio.create_task(self._tick_forever())
+
+    def _take(self) -> None:
+        """Open what is in the state directory."""
+        self.store = Store.open(self.settings.state_dir, route=self._teller.route)
+        self._closers.append(self.store.close)
+        state_dir = self.store.state_dir
+        self.recorder = Recorder(state_dir, self.counts)
+        self._closers.append(self.recorder.close)
+        self.recording, self.history = self.recorder.recording, self.recorder.history
+        self.past = self.recorder.past
+        self.reader = Reader(state_dir)
+        self._closers.append(self.reader.close)
+        self.ledger = Ledger(self.store, self.counts)
+        self.quieting = Quieting(self.ledger, self.store, self._teller, self._tell)
+        self.refusals = Refusals(self.ledger, self.counts)
+        self.access = Access(state_dir, self.refusals)
+        self.desk = Desk(
+            self.ledger,
+            self.counts,
+            self._tell,
+            self.recording.append,
+            self.settings.observe,
+            Archive(state_dir, self.recorder.worker),
+        )
+        self.leftovers = leftover.Leftovers(self.store, clock.steady())
+
+    async def _listen(self) -> None:
+        """Let ranks connect."""
+        path = self.store.state_dir / address.SOCKET_NAME
+        listener = place.bind(path)
+        self._closers.append(partial(place.remove, path, listener))
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            partial(Session, self), sock=listener, backlog=address.BACKLOG
+        )
 
     async def close(self) -> None:
         """Write what is not written, send what is due, and give the state directory back."""

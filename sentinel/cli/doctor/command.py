@@ -9,12 +9,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from sentinel.cli.audit_text import plain
 from sentinel.cli.doctor.check import Check, Finding, Level, Setup, make
 from sentinel.cli.examples import examples
 from sentinel.cli.options import json_option, notify_option, state_option
 from sentinel.cli.progress import Progress
-from sentinel.cli.terminal import BAD, GOOD, PLAIN, WARNING, Style, styled
+from sentinel.cli.terminal import BAD, GOOD, PLAIN, WARNING, Style, plain, styled
 
 _STYLES: dict[Level, Style] = {"ok": GOOD, "note": WARNING, "problem": BAD}
 _NAME = 16  # columns for the name of a check

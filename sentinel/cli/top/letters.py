@@ -10,6 +10,7 @@ from itertools import pairwise
 from rich.console import Console
 from rich.text import Text
 
+from sentinel.cli.terminal import plain
 from sentinel.cli.top.snapshot import Number
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -35,7 +36,7 @@ class Letters:
 
     def plain(self, text: str) -> str:
         """On one line, without what a terminal would obey, in letters that it has."""
-        clean = "".join(one if one.isprintable() else " " for one in text)
+        clean = plain(text)
         return clean.encode("ascii", "replace").decode() if self.ascii else clean
 
     def text(self, text: str, style: str = "") -> Text:
