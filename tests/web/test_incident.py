@@ -352,16 +352,19 @@ def test_a_run_is_stopped_from_its_own_page(served: Served, sight: Sight) -> Non
     expect(page.get_by_role("main")).to_contain_text("it takes no orders any more")
 
 
-def test_acknowledging_is_on_record_with_the_name_of_the_token_and_a_silence_is_in_force(
-    served: Served, sight: Sight
+def test_acknowledging_is_on_record_and_on_all_pages_and_a_silence_is_in_force(
+    served: Served, sight: Sight, look: Callable[..., Sight]
 ) -> None:
     job = broken_by_a_warning(served, "quiet")
     (incident,) = incidents(served.daemon, "quiet")
+    elsewhere = look().open(served, f"/incidents/{incident['id']}")
+    elsewhere.get_by_role("heading", level=1).wait_for()
     page = sight.open(served, f"/incidents/{incident['id']}", role="operator")
     button(page, "Acknowledge…").click()
     expect(dialog(page)).to_contain_text("token operator looks after incident")
     button(page, "Acknowledge").click()
     expect(page.get_by_text("looked after by token operator")).to_be_visible()
+    expect(elsewhere.get_by_text("looked after by token operator")).to_be_visible()
     assert incidents(served.daemon, "quiet")[0]["acknowledged"]["by"] == "token operator"
     expect(button(page, "Acknowledge…")).to_have_count(0)
     button(page, "Silence…").click()
