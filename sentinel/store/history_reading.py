@@ -78,6 +78,7 @@ class _Block:
 class _Exact(NamedTuple):
     """Values of steps by columns, which are called as in `known`."""
 
+    sheet: str
     steps: Steps
     times: Floats
     known: list[str]
@@ -91,9 +92,9 @@ class _Exact(NamedTuple):
         found[:, at >= 0] = self.values[:, at[at >= 0]]
         return found
 
-    def every_step(self, sheet: str, names: Sequence[str]) -> Bins:
-        """Each step of these columns of a sheet by itself."""
-        rank = ranks_of(sheet, names, self.known, self.values)
+    def every_step(self, names: Sequence[str]) -> Bins:
+        """Each step by itself."""
+        rank = ranks_of(self.sheet, names, self.known, self.values)
         return Bins.of(self.steps, self.times, self.columns(names), rank)
 
 
@@ -180,7 +181,7 @@ class Look:
         for at in self._within(low, high):
             exact, packed = self._part(at, sheet, names, length)
             if exact is not None:
-                parts.append(_between(exact.every_step(sheet, names), low, high).merged(length))
+                parts.append(_between(exact.every_step(names), low, high).merged(length))
             elif packed and length < COARSE:
                 return self.bins(sheet, names, first, last, COARSE)
             elif packed:
@@ -255,14 +256,14 @@ class Look:
         wanted = [number for number, name in called.items() if name in chosen]
         rows, numbers, values = unpack_rows(packed, wanted)
         known = [called.get(number, "") for number in numbers.tolist()]
-        return self._counting(at, _Exact(steps[rows], times[rows], known, values)), b""
+        return self._counting(at, _Exact(sheet, steps[rows], times[rows], known, values)), b""
 
     def _in_memory(self, at: int, sheet: str) -> _Exact | None:
         rows = self._blocks[at].rows
         steps = np.array([row.step for row in rows], np.int64)
         times = np.array([row.now for row in rows])
         for _, places, known, values in sheets_of(rows, only=sheet):
-            return self._counting(at, _Exact(steps[places], times[places], known, values))
+            return self._counting(at, _Exact(sheet, steps[places], times[places], known, values))
         return None
 
     def _counting(self, at: int, found: _Exact) -> _Exact:
@@ -277,7 +278,9 @@ class Look:
             for one in redone
         ]
         kept = ~np.isin(found.steps, np.concatenate(later))
-        return _Exact(found.steps[kept], found.times[kept], found.known, found.values[kept])
+        return found._replace(
+            steps=found.steps[kept], times=found.times[kept], values=found.values[kept]
+        )
 
     def _redone(self, at: int) -> list[_Block]:
         """Later blocks that have some of the same steps."""
