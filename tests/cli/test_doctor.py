@@ -327,15 +327,6 @@ async def test_servers_that_are_none_are_problems_without_their_passwords(
     assert (found.level, "holds a password" in found.text) == ("problem", True), found
 
 
-@pytest.mark.parametrize("token", ["", SECRET])
-async def test_the_address_of_a_grafana_that_is_none_is_a_problem(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch, token: str
-) -> None:
-    monkeypatch.setenv("GRAFANA_TOKEN", token)
-    found = await asked("Grafana", replace(setup, grafana="http://grafana:99999"))
-    assert (found.level, "--grafana has no usable URL" in found.text) == ("problem", True), found
-
-
 class Grafana(Loopback):
     """As much of its HTTP interface as is asked."""
 
