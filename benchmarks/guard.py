@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.overhead import LENGTH, SIZES, TOKENS, VOCABULARY, WARM_UP
 from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.adapters.options import Options
+from sentinel_hooks.adapters.plain import PlainAdapter
 from sentinel_hooks.guard import Guard, Look
 from tests.hooks.scripts.gpt import Gpt, batch
 
@@ -58,7 +59,8 @@ def block(
     adapter = None
     if guard:
         adapter = choose(model=model, optimizer=optimizer, options=Options(guard=True))
-        adapter._finite_only.__class__ = TimedGuard  # type: ignore[attr-defined]
+        assert isinstance(adapter, PlainAdapter)
+        adapter._finite_only = TimedGuard(adapter.device, adapter.panel.fence, adapter.panel.cost)
         for probe in adapter.panel.probes:
             adapter.panel.retire(probe, "left out")
         adapter.install(lambda _: None, lambda _: None)

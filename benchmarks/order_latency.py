@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from sentinel import wire
@@ -47,11 +48,12 @@ class Rank(asyncio.Protocol):
     def __init__(self, on_message: Callable[[Rank, object, float], None]) -> None:
         self._on_message = on_message
         self._splitter = wire.Splitter()
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
-        self.transport = transport  # type: ignore[assignment]
+        assert isinstance(transport, asyncio.WriteTransport)
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -63,6 +65,10 @@ class Rank(asyncio.Protocol):
         """Say this."""
         assert self.transport is not None
         self.transport.write(wire.encode(message))
+
+
+def _itself(rank: Rank) -> Rank:
+    return rank
 
 
 class Job:
@@ -81,7 +87,7 @@ class Job:
         """Connect all ranks."""
         loop = asyncio.get_running_loop()
         for number, rank in enumerate(self.ranks):
-            await loop.create_unix_connection(lambda rank=rank: rank, str(self._place))  # type: ignore[misc]
+            await loop.create_unix_connection(partial(_itself, rank), str(self._place))
             if hello:
                 rank.send(_hello(number, len(self.ranks)))
 
@@ -183,7 +189,7 @@ def serve_echo(place: str) -> None:
     """The floor's server: a frame with the bad mark is answered on every connection."""
 
     async def serve() -> None:
-        peers: set[asyncio.Transport] = set()
+        peers: set[asyncio.WriteTransport] = set()
         order = wire.encode(wire.HoldOrder(1, 1, 1, 2, 60.0, "rule:Floor", "a bad frame"))
 
         class Echo(asyncio.Protocol):
@@ -191,7 +197,8 @@ def serve_echo(place: str) -> None:
                 self.splitter = wire.Splitter()
 
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                peers.add(transport)  # type: ignore[arg-type]
+                assert isinstance(transport, asyncio.WriteTransport)
+                peers.add(transport)
 
             def data_received(self, data: bytes) -> None:
                 for body in self.splitter.feed(data):

@@ -80,7 +80,7 @@ def everything(training: Training, steps: int) -> Block:
         model=training.model, optimizer=training.optimizer, daemon="/nowhere/sentinel.sock"
     )
     frames: list[wire.Frame] = []
-    watch._emitter.put = frames.append  # type: ignore[method-assign, assignment]
+    setattr(watch._emitter, "put", frames.append)  # noqa: B010 - mypy forbids to replace methods
     names = [one.signal for one in watch._adapter.panel.series]
     took = [training.step(seed) for seed in range(steps)]
     watch.detach()
@@ -128,6 +128,11 @@ def probes(chosen: Callable[[str, bool], bool]) -> Watch:
     return watched
 
 
+def only(wanted: str) -> Watch:
+    """A block watched by the probe of this name."""
+    return probes(lambda name, _: name == wanted)
+
+
 def rival(make: Callable[[], Rival]) -> Watch:
     """A block watched by somebody else's code."""
 
@@ -171,8 +176,7 @@ def cases(training: Training) -> Iterator[tuple[str, str, Watch]]:
     yield "core: loss to non-finite values, memory", "1", core_and_memory
     yield "guard alone", "1", guarded
     for probe in measured:
-        alone = probes(lambda name, _, wanted=probe.name: name == wanted)  # type: ignore[misc]
-        yield f"{probe.name} alone", str(probe.every), alone
+        yield f"{probe.name} alone", str(probe.every), only(probe.name)
     for name, make in RIVALS.items():
         try:
             make()
