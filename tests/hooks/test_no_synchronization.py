@@ -6,7 +6,7 @@ values on the host: exactly where a real device would have been waited for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -26,30 +26,10 @@ from sentinel_hooks.probes.panel import Panel
 from sentinel_hooks.probes.probe import Gradients, Outcome, Probe
 from sentinel_hooks.probes.rate import RateProbe
 from sentinel_hooks.probes.tensors import Tensors
-from tests.hooks.watched import Watched
+from tests.hooks.watched import Later, Watched
 
 FAKE = torch.device("cuda", 0)
 aten = torch.ops.aten
-
-
-class Later:
-    """A copier whose values are still under way."""
-
-    def __init__(self) -> None:
-        self.submitted: list[Tensor] = []
-
-    def submit(self, tensors: Sequence[Tensor]) -> Later:
-        self.submitted += tensors
-        return self
-
-    def ready(self) -> bool:
-        return False
-
-    def wait(self) -> None:
-        raise AssertionError("the device was waited for")
-
-    def values(self) -> list[list[float]]:
-        raise AssertionError("values were read before they had arrived")
 
 
 class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -204,3 +204,22 @@ def test_hooks_do_not_go_along_with_copies_and_leave_no_trace() -> None:
     panel.detach()
     assert {name: one._backward_hooks for name, one in before.named_parameters()} == fresh
     assert set(fresh.values()) == {None}
+
+
+def test_alone_there_are_hooks_only_while_something_is_to_be_seen() -> None:
+    loop = Loop(alone=True)
+    weight = loop.model.head.weight
+    hooked: list[bool] = []
+
+    def look() -> None:
+        weight_hooks = weight._backward_hooks
+        hooked.append(bool(weight_hooks))
+
+    loop.step(look)  # its order is noted; the hooks come with the backward pass
+    loop.step(look)
+    loop.step(look, look)  # micro-batches
+    loop.step(look)
+    loop.step(look)
+    assert hooked == [False, True, False, False, True, True]
+    loop.panel.detach()
+    assert weight._backward_hooks is None

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sentinel.wire import Finding
 from sentinel_hooks.probes.activation import ActivationProbe, Role, _judged, roles_of
 from sentinel_hooks.probes.gradient import GradientProbe, Measured
 from sentinel_hooks.probes.loss import find_loss
@@ -295,8 +294,8 @@ def test_a_sum_that_overflows_is_not_called_infinite(dtype: torch.dtype) -> None
 
 
 def test_what_a_device_reports_is_judged_by_the_same_rule() -> None:
-    def entry(name: str, role: Role) -> tuple[Finding, Role]:
-        return Finding("nonfinite_activation", name), role
+    def entry(name: str, role: Role) -> tuple[tuple[str, int], Role]:
+        return (name, 0), role
 
     later = [
         entry("embedding", Role.OPEN),

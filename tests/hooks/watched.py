@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from sentinel.wire import Coverage
 from sentinel_hooks.adapters.adapter import Adapter
@@ -46,3 +49,23 @@ class Watched:
             findings = [(one.signal, one.module, one.micro_batch) for one in sample.findings]
             self.steps.append(Seen(sample.step, values, findings))
         self.lost += self.adapter.panel.changes()
+
+
+class Later:
+    """A copier whose values are still under way."""
+
+    def __init__(self) -> None:
+        self.submitted: list[Tensor] = []
+
+    def submit(self, tensors: Sequence[Tensor]) -> Later:
+        self.submitted += tensors
+        return self
+
+    def ready(self) -> bool:
+        return False
+
+    def wait(self) -> None:
+        raise AssertionError("the device was waited for")
+
+    def values(self) -> list[list[float]]:
+        raise AssertionError("values were read before they had arrived")

@@ -55,7 +55,7 @@ def instruments(
     return [
         LossProbe(),
         *own,
-        BackwardProbe(parameters.named(), root_name(root), device, alone=_is_alone()),
+        BackwardProbe(parameters.named(), root_name(root), device, alone=is_alone()),
         ActivationProbe(root, root_name(root), device),
         ExpertProbe(root),
         DataProbe(Marker(device)),
@@ -73,5 +73,6 @@ def instruments(
     ]
 
 
-def _is_alone() -> bool:
+def is_alone() -> bool:
+    """Whether there is no other rank."""
     return not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1

@@ -3,8 +3,11 @@
 A step is over when the optimizer's `step` is. The gradients are measured when a backward pass
 ends, before the loop can clip them (and with DistributedDataParallel once they are reduced).
 Under fp16 autocast a GradScaler may keep them scaled until the optimizer's step: there they are
-measured on entry to it, after whatever clipping the loop does. A guard looks once more, at what the
-optimizer is about to apply: between backward and step the loop may have done anything to it.
+measured on entry to it, after whatever clipping the loop does. Gradients that may not be finite are
+looked at once more before they are applied, since the loop may have mended them. On a device that
+is not known in time of any, and there those are looked at again that were written to meanwhile;
+where other ranks' gradients may yet be added by the loop itself, all. A guard looks at what the
+optimizer is about to apply in any case: between backward and step the loop may have done anything.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from sentinel.errors import AttachError
 from sentinel.wire import Checkpoint, Group, Remedies
 from sentinel_hooks.adapters import membership, replicas
-from sentinel_hooks.adapters.instruments import instruments
+from sentinel_hooks.adapters.instruments import instruments, is_alone
 from sentinel_hooks.adapters.interception import Interception
 from sentinel_hooks.adapters.masters import of_parameters, without_moment
 from sentinel_hooks.adapters.membership import groups_of
@@ -34,6 +37,7 @@ from sentinel_hooks.adapters.rate_scale import RateScale
 from sentinel_hooks.adapters.remedy import Treatment
 from sentinel_hooks.adapters.root import RootWatch
 from sentinel_hooks.adapters.shards import Shards, local, replicated
+from sentinel_hooks.adapters.stamps import Stamps
 from sentinel_hooks.adapters.weights import first_bad
 from sentinel_hooks.collectives.group import Groups
 from sentinel_hooks.collectives.sequence import Sequences
@@ -103,6 +107,8 @@ class PlainAdapter:
         self._on_phase: Callable[[str], None] = lambda _: None
         self._steps = 0
         self._measured = False  # gradients seen at the end of a backward pass
+        self._seen = Stamps(())  # as they were then
+        self._reduced = isinstance(model, DistributedDataParallel) or is_alone()  # by then
         self._begun = False  # the optimizer's step
 
     def _guard_of(self, optimizer: Optimizer) -> Guard:
@@ -207,6 +213,7 @@ class PlainAdapter:
         if not self._is_half():
             self._measured = True
             self._measure(self.panel.gradients_ready)
+            self._seen = Stamps(self._shards.parameters.every)
 
     def _is_half(self) -> bool:
         return self._root is not None and self._root.half
@@ -287,8 +294,12 @@ class PlainAdapter:
         self.panel.optimizer_began()
         if not self._measured:
             self._measure(self.panel.gradients_ready)
-        elif self._gradients.asks_again:
+        elif self._gradients.asks_again and not self._is_as_seen():
             self._measure(self.panel.gradients_final)
+
+    def _is_as_seen(self) -> bool:
+        """Whether the gradients are surely those that were seen after the backward pass."""
+        return self._reduced and not self._gradients.is_wary and self._seen.hold()
 
     def _leave_step(self) -> None:
         self.panel.base_step_ended(self._optimizer)

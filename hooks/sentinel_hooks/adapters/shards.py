@@ -71,6 +71,8 @@ def replicated(
 
 def local(gradient: Tensor) -> Tensor:
     """The elements of a gradient that this rank holds: those that are there, if it is sparse."""
+    if type(gradient) is Tensor and not gradient.is_sparse:
+        return gradient
     own: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
     return own.coalesce().values() if own.is_sparse else own
 

@@ -22,6 +22,7 @@ from sentinel_hooks.probes.probe import Barrier, Probe, Sample
 _THOROUGH = 100  # steps
 _KEPT = 8  # blocks, and modules outside of them, whose output is kept for a while
 Returned = tuple[str, object]  # a module's name, and what it returned
+Place = tuple[str, int]  # a module's name, and the micro-batch
 _CONTAINERS = (ModuleList, ModuleDict, Sequential)
 
 
@@ -37,9 +38,11 @@ _STRIDE = {Role.OPEN: 6, Role.BLOCK: 4, Role.INSIDE: 1}  # one in so many is loo
 
 
 class KeepHook(InertInCopies):
-    """A forward hook inside a block on the CPU: all it does is keep the output for a while.
+    """A forward hook inside a block: all it does is keep the output for a while.
 
-    There is one on nearly every module, so it does as little as can be.
+    There is one on nearly every module, so it does as little as can be. On a device what is kept
+    lives no longer than its block, and an output that autograd does not keep is not kept either:
+    it may be meant to be recomputed.
     """
 
     __slots__ = ("__weakref__", "name", "probe")
@@ -49,8 +52,14 @@ class KeepHook(InertInCopies):
         self.name = name
 
     def __call__(self, module: Module, args: tuple[object, ...], output: object) -> None:
-        if self.probe.watching and not torch.compiler.is_compiling():
-            self.probe.recent.entries.append((self.name, output))
+        probe = self.probe
+        if probe.watching and not torch.compiler.is_compiling():
+            if probe.on_cpu:
+                probe.recent.entries.append((self.name, output))
+            elif torch.is_grad_enabled():
+                probe.inside.append((self.name, output))
+            else:
+                probe.see(self.name, Role.INSIDE, output)
 
 
 class OutputHook(InertInCopies):
@@ -87,8 +96,8 @@ class ActivationProbe(Probe):
     at most, and searched whole when something is bad. For some steps after one in which that was
     too late to tell where it began, or whose gradients were bad with no cause in sight (an Inf
     that a softmax swallowed), every output is looked at whole. On a device, where nothing can be
-    decided while the pass runs, one element of each row of every output is looked at and read
-    later; for some steps after something bad, every output whole.
+    decided while the pass runs, one element of each row of every output is looked at, block by
+    block, and read later; for some steps after something bad, every output whole.
 
     `root` is called `root_name`, every other module by its dotted name. Hooks on modules that
     are compiled never fire; a root that is compiled later ends the watch, with that reason.
@@ -100,7 +109,7 @@ class ActivationProbe(Probe):
     def __init__(self, root: Module, root_name: str, device: torch.device) -> None:
         self._root = root
         self._root_name = root_name
-        self._on_cpu = device.type == "cpu"
+        self.on_cpu = device.type == "cpu"
         self._absent = _why_unseen(root)
         self._first = 0
         self._barrier: Barrier | None = None
@@ -108,11 +117,12 @@ class ActivationProbe(Probe):
         self.watching = False
         self._passes = 0  # forward passes of this step
         self.recent = Recent()
+        self.inside: list[Returned] = []  # on a device, since a block ended
         self._bad: list[Finding] = []
         self._hidden: list[Finding] = []  # bad inside a block that returned nothing bad
         self._thorough = 0  # steps for which all is looked at whole
         self._unseen = dict.fromkeys(Role, 0)  # modules since one was looked at
-        self._later: list[tuple[Finding, Role]] = []  # of the outputs that are on a device
+        self._later: list[tuple[Place, Role]] = []  # of the outputs that are on a device
         self._outputs = DeviceOutputs()
         self._last: weakref.ref[Tensor] | None = None
         self._last_state = (-1, False)  # version of the last tensor looked at; was it bad
@@ -129,8 +139,9 @@ class ActivationProbe(Probe):
         roles = {} if self._absent else roles_of(self._root)
         for name, module in self._root.named_modules():
             if module in roles:
-                keep = self._on_cpu and roles[module] is Role.INSIDE
-                hook = KeepHook(self, name) if keep else OutputHook(self, name, roles[module])
+                role = roles[module]
+                keep = role is Role.INSIDE
+                hook = KeepHook(self, name) if keep else OutputHook(self, name, role)
                 self._hooks.append((module.register_forward_hook(hook), module))
 
     def forward_began(
@@ -140,7 +151,7 @@ class ActivationProbe(Probe):
         if not self.watching:
             return
         self._passes += 1
-        self._outputs.block_ended()  # of a pass that ended in an error: what it kept is let go
+        self.inside = []  # of a pass that ended in an error: what it kept is let go
         for handle, module in self._hooks:
             hooks = module._forward_hooks
             if next(reversed(hooks), None) != handle.id and handle.id in hooks:
@@ -150,19 +161,21 @@ class ActivationProbe(Probe):
     def forward_ended(self, output: object) -> None:
         if self.watching:
             self._look(self._root_name, Role.OPEN, output)
+            self._outputs.pass_ended()
         self._forget()
 
     def _forget(self) -> None:
         self.watching, self._last = False, None
         self._unseen = dict.fromkeys(Role, 0)
         self.recent = Recent()
+        self.inside = []
 
     def see(self, name: str, role: Role, output: object) -> None:
         """A module returned this. Called from its hook, so it guards itself."""
         barrier = self._barrier
         if barrier is None:
             return
-        if self._on_cpu and not self._is_due(role):
+        if self.on_cpu and not self._is_due(role):
             self.recent.ended(name, output)
             return
         began = perf_counter()
@@ -173,17 +186,23 @@ class ActivationProbe(Probe):
         barrier.spent(self, perf_counter() - began)
 
     def _look(self, name: str, role: Role, output: object) -> None:
-        bad = False
-        for tensor in tensors_in(output):
-            if tensor.device.type != "cpu":
-                finding = Finding("nonfinite_activation", name, self._passes - 1)
-                self._later.append((finding, role))
-                self._outputs.add(tensor, whole=self._thorough > 0)
-            else:
-                bad = bad or self._is_bad(tensor)
-        if role is Role.INSIDE:
-            return
-        self._outputs.block_ended()
+        on_host = [one for one in tensors_in(output) if one.is_cpu]
+        if not self.on_cpu:
+            inside, self.inside = self.inside, []
+            tensors = [one for entry in inside for one in self._there(Role.INSIDE, *entry)]
+            tensors += self._there(role, name, output)
+            self._outputs.add(tensors, whole=self._thorough > 0)
+        if role is not Role.INSIDE and (self.on_cpu or on_host):
+            self._judge(name, role, output, bad=any(map(self._is_bad, on_host)))
+
+    def _there(self, role: Role, name: str, output: object) -> list[Tensor]:
+        """Those of the tensors that are to be judged on the device."""
+        tensors = [one for one in tensors_in(output) if not one.is_cpu]
+        self._later += [((name, self._passes - 1), role)] * len(tensors)
+        return tensors
+
+    def _judge(self, name: str, role: Role, output: object, *, bad: bool) -> None:
+        """A block, or a module outside of blocks, returned this on the host."""
         self.recent.ended(name, output)
         if bad:
             self._search()
@@ -235,12 +254,11 @@ class ActivationProbe(Probe):
         if not later:
             self._put(sample, bad, hidden)
             return
-        magnitudes, order = self._outputs.magnitudes()
+        magnitudes, places = self._outputs.magnitudes()
         self._outputs = DeviceOutputs()
 
         def fill(read: list[float]) -> None:
-            by_number = dict(zip(order, read, strict=True))
-            seen, masked = _judged(later, [by_number[number] for number in range(len(later))])
+            seen, masked = _judged(later, [read[place] for place in places])
             if seen:
                 self._thorough = _THOROUGH
             self._put(sample, bad + seen, hidden + masked)
@@ -334,14 +352,17 @@ def _why_unseen(root: Module) -> str:
 
 
 def _judged(
-    later: Sequence[tuple[Finding, Role]], values: Sequence[float]
+    later: Sequence[tuple[Place, Role]], values: Sequence[float]
 ) -> tuple[list[Finding], list[Finding]]:
     """Of the outputs read from a device those that are bad, and those hidden in a good block."""
     bad: list[Finding] = []
     hidden: list[Finding] = []
     inside: list[Finding] = []
-    for (finding, role), value in zip(later, values, strict=True):
-        found = [] if math.isfinite(value) else [finding]
+    if math.isfinite(sum(values)):
+        return bad, hidden
+    for ((name, micro_batch), role), value in zip(later, values, strict=True):
+        is_bad = not math.isfinite(value)
+        found = [Finding("nonfinite_activation", name, micro_batch)] if is_bad else []
         if role is Role.INSIDE:
             inside += found
         elif found:

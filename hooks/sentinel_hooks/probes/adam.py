@@ -16,6 +16,7 @@ from sentinel_hooks.probes.readback import number
 from sentinel_hooks.probes.tensors import RollUp
 
 _MOMENT = "exp_avg_sq"
+_Known = tuple[float, "float | Tensor"]  # beta2, and the count of steps that v has taken in
 _LEAST = 1e-37  # of what is divided by: where v is 0, so is g
 
 
@@ -105,19 +106,18 @@ class AdamProbe(Probe):
         if moments:
             selection = self._sampler.now()
             counts = [selection.count(place) for place, _ in moments]
-            share, least = self._each(known, counts), self._each(floors, counts)
+            share = self._each(_shares_known(known, selection.device), counts)
+            least = self._each(floors, counts)
             seconds = selection.take(moments).div_(share).clamp_min_(least).sqrt_()
             ratios = torch.split(self._gradients / seconds, counts)
             places = (place for place, _ in moments)
             self._ratios.update(zip(places, ratios, strict=True))
 
-    def _each(self, values: Sequence[float | Tensor], counts: Sequence[int]) -> Tensor:
+    def _each(self, values: Sequence[float] | Tensor, counts: Sequence[int]) -> Tensor:
         """For each element that is looked at the value of its tensor."""
         device = self._sampler.now().device
-        if any(isinstance(one, Tensor) for one in values):
-            single = torch.stack(
-                [torch.as_tensor(one, device=device).reshape(()) for one in values]
-            )
+        if isinstance(values, Tensor):
+            single = values
         elif len(set(values)) == 1:
             return torch.tensor(values[0], dtype=torch.float64).to(device, non_blocking=True)
         else:
@@ -127,8 +127,8 @@ class AdamProbe(Probe):
 
     def _moment(
         self, state: Mapping[str, object], group: Mapping[str, object]
-    ) -> tuple[Tensor, float | Tensor, float] | None:
-        """The second moment, the share known of it, and what it counts as at least."""
+    ) -> tuple[Tensor, _Known, float] | None:
+        """The second moment, how much is known of it, and what it counts as at least."""
         moment, steps = state.get(_MOMENT), state.get("step", group.get("step"))
         betas, eps = group.get("betas"), group.get("eps")
         if not isinstance(moment, Tensor) or not isinstance(steps, int | float | Tensor):
@@ -137,10 +137,9 @@ class AdamProbe(Probe):
         if not isinstance(betas, tuple | list) or not isinstance(eps, float | int):
             self._lacking = "the optimizer has no betas and eps"
             return None
-        if isinstance(steps, Tensor):  # of one element; on a device it cannot be read now
-            steps = number(steps) if steps.device.type == "cpu" else steps.to(torch.float32)
-        known = 1 - betas[1] ** steps  # the share of v that does not come from its start at 0
-        return moment, known, max(eps * eps, _LEAST)
+        if isinstance(steps, Tensor) and steps.is_cpu:  # of one element; else it cannot be read now
+            steps = number(steps)
+        return moment, (betas[1], steps), max(eps * eps, _LEAST)
 
     def update_ended(self) -> None:
         if not self._ratios:
@@ -174,6 +173,17 @@ class AdamProbe(Probe):
             known = {one for one in known if math.isfinite(values[one])}
         sums = [value if one in known else None for one, value in enumerate(values)]
         self._parts.put(sample, self._first, sums)
+
+
+def _shares_known(known: Sequence[_Known], device: torch.device) -> list[float] | Tensor:
+    """Of each v the share that does not come from its start at 0: 1 - beta2^t."""
+    if not any(isinstance(steps, Tensor) for _, steps in known):
+        return [float(1 - beta**steps) for beta, steps in known]
+    first = known[0][0]
+    counts = [torch.as_tensor(t, device=device).reshape(()).to(torch.float32) for _, t in known]
+    if all(beta is first or beta == first for beta, _ in known):
+        return 1 - first ** torch.stack(counts)
+    return torch.stack([1 - beta**t for (beta, _), t in zip(known, counts, strict=True)])
 
 
 def _tensors_in(selection: Selection, storages: Sequence[int]) -> set[int]:

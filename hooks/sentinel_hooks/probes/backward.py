@@ -30,7 +30,8 @@ class BackwardProbe(Probe):
     then, for some steps, every local gradient is looked at whole.
 
     `alone`: there is no other rank. With one micro-batch a step, too, the reduced gradients are
-    the local ones, and only their order is noted here, now and then.
+    the local ones, and only their order is noted here, now and then. In the passes between there
+    are no hooks, since every one, whatever it does, holds up the thread that starts the kernels.
     """
 
     name = "local gradients"
@@ -67,10 +68,8 @@ class BackwardProbe(Probe):
     def start(self, first: int, barrier: Barrier) -> None:
         self._first = first
         self._barrier = barrier
-        self._handles = [
-            parameter.register_hook(_GradientHook(self, name))  # type: ignore[no-untyped-call]
-            for name, parameter in self._parameters
-        ]
+        if not self._alone:
+            self._place_hooks()
 
     def backward_began(self) -> None:
         self._passes += 1
@@ -79,6 +78,26 @@ class BackwardProbe(Probe):
         self.notes = not self._steps % _NOTED
         if self.looks or self.notes:
             self.order = []
+            self._place_hooks()
+        else:
+            self._remove_hooks()
+
+    def _place_hooks(self) -> None:
+        if not self._handles and self._barrier is not None:
+            self._handles = [
+                parameter.register_hook(_GradientHook(self, name))  # type: ignore[no-untyped-call]
+                for name, parameter in self._parameters
+            ]
+
+    def _remove_hooks(self) -> None:
+        if not self._handles:
+            return
+        for handle in self._handles:
+            handle.remove()
+        for _, parameter in self._parameters:
+            if parameter._backward_hooks is not None and not parameter._backward_hooks:
+                parameter._backward_hooks = None  # torch leaves an empty dictionary
+        self._handles = []
 
     def seen(self, name: str, gradient: Tensor) -> None:
         """The backward pass has come to this parameter. Called from its hook: guards itself."""
@@ -87,7 +106,8 @@ class BackwardProbe(Probe):
             return
         began = perf_counter()
         try:
-            self._look(name, gradient.detach())
+            with torch.inference_mode():
+                self._look(name, gradient)
         except Exception as error:  # noqa: BLE001 - a probe's fault stays with the probe
             barrier.fault(self, error)
         barrier.spent(self, perf_counter() - began)
@@ -97,9 +117,8 @@ class BackwardProbe(Probe):
             gradient = gradient._values()
         slim = gradient.dim() > 1 and gradient.numel() > _SMALL and not self._thorough
         values = gradient.select(-1, 0) if slim else gradient
-        if values.device.type != "cpu":
-            wide = torch.float32 if values.dtype == torch.float16 else None
-            total = values.sum(dtype=wide).to(torch.float32)
+        if not values.is_cpu:
+            total = values.sum(dtype=torch.float32)
             self._later.append((name, max(0, self._passes - 1), total))
         elif is_bad(values):
             self._bad.setdefault(name, max(0, self._passes - 1))
@@ -147,12 +166,8 @@ class BackwardProbe(Probe):
         return Finding(signal, module, micro_batch, parameter=parameter)
 
     def detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        for _, parameter in self._parameters if self._handles else ():
-            if parameter._backward_hooks is not None and not parameter._backward_hooks:
-                parameter._backward_hooks = None  # torch leaves an empty dictionary
-        self._handles, self._barrier = [], None
+        self._remove_hooks()
+        self._barrier = None
         self.order, self._bad, self._later = [], {}, []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -41,17 +41,22 @@ def not_finite(values: Tensor) -> Tensor:
     return torch.isfinite(values).all().logical_not()
 
 
-def tensors_in(output: object, depth: int = _DEPTH) -> Iterator[Tensor]:
+def tensors_in(output: object, depth: int = _DEPTH) -> Sequence[Tensor]:
     """The floating-point tensors in what a module returned: itself, or in tuples and dicts."""
     if isinstance(output, Tensor):
-        # Of a tensor spread over ranks only our part: the whole would take a collective.
-        to_local: Callable[[], Tensor] | None = getattr(output, "to_local", None)
-        local = output if to_local is None else to_local()
-        if local.is_floating_point() and local.numel():
-            yield local
-    elif depth and isinstance(output, tuple | list):
-        for one in output:
-            yield from tensors_in(one, depth - 1)
-    elif depth and isinstance(output, Mapping):
-        for one in output.values():
-            yield from tensors_in(one, depth - 1)
+        local = output if type(output) is Tensor else _local(output)
+        return (local,) if local.is_floating_point() and local.numel() else ()
+    if not depth:
+        return ()
+    parts: Iterable[object] = ()
+    if isinstance(output, tuple | list):
+        parts = output
+    elif isinstance(output, Mapping):
+        parts = output.values()
+    return [tensor for part in parts for tensor in tensors_in(part, depth - 1)]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Of a tensor spread over ranks only our part: the whole would take a collective."""
+    to_local: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()

@@ -15,6 +15,7 @@ from sentinel_hooks.probes.readback import number
 from sentinel_hooks.probes.squares import norms, squares
 from sentinel_hooks.probes.tensors import RollUp, Tensors
 
+_WARY = 100  # steps
 _NONE: Mapping[str, Sequence[int]] = {}
 
 
@@ -28,6 +29,10 @@ class GradientProbe(Probe):
     there is none, `no_shards` why the shards cannot be read, `no_update` why it cannot be known
     whether they were applied. `replicas` are the tensors whose gradients, once reduced, are the
     same on several ranks, by these ranks; `no_replicas` says why there are none.
+
+    On a device nobody knows in time whether gradients are finite. So they are to be looked at again
+    before they are applied, if they may be others by then; for some steps after some that were not
+    finite (`is_wary`), in any case.
 
     On the CPU squares are exact to a few millionths whatever the size and type of the gradients.
     On a device they are taken in single precision and read when the gradients are gone, so that
@@ -76,6 +81,7 @@ class GradientProbe(Probe):
         self._measured: Measured | None = None
         self._final: Measured | None = None
         self._outcome: Outcome | None = None
+        self._wary = 0  # steps for which nothing is taken for granted
 
     def series(self) -> Sequence[Series]:
         norms = [Series("replica_grad_norm", ranks) for ranks in self._replicas]
@@ -102,6 +108,11 @@ class GradientProbe(Probe):
         """Whether to be told of the gradients once more, right before the optimizer's step."""
         return self._measured is None or self._measured.suspect
 
+    @property
+    def is_wary(self) -> bool:
+        """Whether gradients were not finite just now, or not long ago."""
+        return self._wary > 0 or (self._measured is not None and self._measured.is_bad)
+
     def gradients_ready(self, gradients: Gradients) -> None:
         self._measured = Measured(gradients)
 
@@ -118,6 +129,7 @@ class GradientProbe(Probe):
         measured, self._measured = self._measured, None
         final, self._final = self._final, None
         outcome, self._outcome = self._outcome, None
+        self._wary = max(0, self._wary - 1)
         if measured is None and self._no_shards:
             measured = Measured(Gradients((), ()))
         if measured is None or outcome is None or outcome.overflow:
@@ -140,6 +152,8 @@ class GradientProbe(Probe):
             unsound = bool(bad or outcome.skipped)
             masked = norm is not None and (unsound or not 0 <= norm < math.inf)
             sample.bad_gradients = unsound or masked
+            if bad:
+                self._wary = _WARY
             sample.bad_parameters = [self._tensors.names[one] for one in bad]
             self._put(sample, sums, bad, _unmask(sums) if masked else norm)
             destroys = bool(harmful or masked) and not outcome.skipped
@@ -212,7 +226,8 @@ class Measured:
             self.waiting.append(norms(shards))
             if isinstance(self._scale, Tensor):
                 self.waiting.append(self._scale.detach().to(torch.float32).reshape(1))
-        self.suspect = bool(self.waiting) or not math.isfinite(sum(self._squares))
+        self.is_bad = not math.isfinite(sum(self._squares))  # and known to be
+        self.suspect = bool(self.waiting) or self.is_bad
         self.size = sum(tensor.numel() for tensor in self.waiting)
 
     def doubtful(self) -> bool | Tensor:

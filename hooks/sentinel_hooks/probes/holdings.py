@@ -166,7 +166,7 @@ class Selection:
     def take(self, tensors: Iterable[tuple[int, Tensor]]) -> Tensor:
         """A copy of the chosen elements of tensors laid out like these storages: 1-d, float."""
         with torch.no_grad():
-            return join([self._seen(*one) for one in tensors])
+            return _floats([self._seen(*one) for one in tensors])
 
     def take_all(self, storages: Sequence[Tensor]) -> Tensor:
         """A copy of the chosen elements of all storages that have some, one after the other."""
@@ -178,7 +178,7 @@ class Selection:
             flat = torch.cat([flat.narrow(0, start, size) for start, size in self._runs[storage]])
         elif (index := self._index[storage]) is not None:
             flat = flat.index_select(0, index)
-        return flat if flat.dtype in _FLOATS else flat.to(torch.float32)
+        return flat
 
     def count(self, storage: int) -> int:
         """How many elements of this storage are looked at."""
@@ -212,9 +212,10 @@ def _squares(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(list(parts), 2, dtype=torch.float32)).double().square()
 
 
-def join(parts: Sequence[Tensor]) -> Tensor:
-    """These 1-d tensors, one after the other."""
-    return torch.cat(list(parts)) if parts else torch.empty(0)
+def _floats(parts: Sequence[Tensor]) -> Tensor:
+    """These 1-d tensors, one after the other, in single precision at least."""
+    joined = torch.cat(list(parts)) if parts else torch.empty(0)
+    return joined if joined.dtype in _FLOATS else joined.to(torch.float32)
 
 
 def read_back(sample: Sample, sums: Tensor, fill: Callable[[list[float]], None]) -> None:

@@ -68,7 +68,7 @@ class LossProbe(Probe):
                 sample.find(Finding("loss", "", bad))
 
         if on_device:
-            sample.later(torch.cat(on_device), fill)
+            sample.later(torch.cat(on_device) if len(on_device) > 1 else on_device[0], fill)
         else:
             fill([])
 

@@ -40,6 +40,7 @@ def squares(tensors: Sequence[Tensor]) -> list[float]:
     return found
 
 
+@torch.inference_mode()  # of so many tensors at once a third of the time would be autograd's
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """The 2-norm of each of these tensors, one at least, on their device, and nothing waits.
 
@@ -47,8 +48,10 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     """
     double = any(one.dtype == torch.float64 for one in tensors)
     wide = torch.float64 if double else torch.float32  # torch does not narrow
-    found = torch._foreach_norm(list(tensors), 2, dtype=wide)
-    return torch.stack([one.to(found[0].device, torch.float32) for one in found])
+    found = list(torch._foreach_norm(list(tensors), 2, dtype=wide))
+    if double or len({one.device for one in found}) > 1:
+        found = [one.to(found[0].device, torch.float32) for one in found]
+    return torch.stack(found)
 
 
 def _parts(tensor: Tensor) -> list[Tensor]:

@@ -40,6 +40,7 @@ class TimingProbe(Probe):
         self._spans: dict[str, list[Span]] = {phase: [] for phase in _PHASES}
         self._open: dict[str, Mark] = {}
         self._saving = 0.0
+        self._ended: Mark | None = None  # on a device, with the optimizer's step
 
     def series(self) -> Sequence[Series]:
         return [Series(name) for name in self.signals if name not in self.missing()]
@@ -78,6 +79,8 @@ class TimingProbe(Probe):
 
     def optimizer_ended(self, outcome: Outcome) -> None:
         self._end("optimizer")
+        if self._marker.on_device and self._spans["optimizer"]:
+            self._ended = self._spans["optimizer"][-1][1]
 
     def interlude(self, seconds: float) -> None:
         self._saving += seconds
@@ -87,9 +90,10 @@ class TimingProbe(Probe):
 
     def read(self, sample: Sample) -> None:
         spans, saving = self._spans, self._saving
-        whole = [] if self._boundary is None else [(self._boundary, self._marker.now())]
+        began, ended = self._boundary, self._ended
+        whole = [] if began is None else [(began, ended or self._marker.now())]
         self._spans = {phase: [] for phase in _PHASES}
-        self._saving, self._open, self._boundary = 0.0, {}, None
+        self._saving, self._open, self._boundary, self._ended = 0.0, {}, None, None
 
         def put(name: str, value: float) -> None:
             sample.put(self._first + self.signals.index(name), value)
