@@ -91,3 +91,27 @@ def test_what_nobody_knows_to_be_finite_is_looked_at_again_if_it_may_have_change
     optimizer.step()
     watched.adapter.detach()
     assert len(looked) == (0 if holds and not wary else 1)
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_what_was_not_looked_at_again_is_told_as_applied_by_the_next_step(
+    mended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_RAISE", "1")
+    monkeypatch.setattr(GradientProbe, "is_wary", property(lambda probe: probe._wary > 0))  # as on
+    model = torch.nn.Linear(3, 3, bias=False)  # a device, where nobody knows in time
+    optimizer = SGD(model.parameters(), lr=0.1)
+    watched = Watched(choose(model=model, optimizer=optimizer))
+    for number in range(3):
+        factor = torch.inf if number == 0 else 1.0
+        (model(torch.ones(2, 3)).square().sum() * factor).backward()
+        gradient = model.weight.grad
+        assert gradient is not None
+        if mended:
+            gradient.data.nan_to_num_(0.0, 0.0, 0.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    watched.adapter.detach()
+    updates = [seen.values.get("nonfinite_update") for seen in watched.steps]
+    assert updates == ([None, 0, 0] if mended else [None, 1, 1])
+    assert watched.steps[0].values["nonfinite_gradient"] == 1

@@ -294,8 +294,11 @@ class PlainAdapter:
         self.panel.optimizer_began()
         if not self._measured:
             self._measure(self.panel.gradients_ready)
-        elif self._gradients.asks_again and not self._is_as_seen():
-            self._measure(self.panel.gradients_final)
+        elif self._gradients.asks_again:
+            if self._is_as_seen():
+                self._gradients.taken_as_seen()
+            else:
+                self._measure(self.panel.gradients_final)
 
     def _is_as_seen(self) -> bool:
         """Whether the gradients are surely those that were seen after the backward pass."""

@@ -81,6 +81,7 @@ class GradientProbe(Probe):
         self._measured: Measured | None = None
         self._final: Measured | None = None
         self._outcome: Outcome | None = None
+        self._taken = False  # to be applied as they were measured
         self._wary = 0  # steps for which nothing is taken for granted
 
     def series(self) -> Sequence[Series]:
@@ -122,6 +123,10 @@ class GradientProbe(Probe):
         elif self.asks_again:  # the loop may have mended what was not finite
             self._final = Measured(gradients)
 
+    def taken_as_seen(self) -> None:
+        """These gradients are not looked at again before they are applied."""
+        self._taken = True
+
     def optimizer_ended(self, outcome: Outcome) -> None:
         self._outcome = outcome
 
@@ -129,6 +134,7 @@ class GradientProbe(Probe):
         measured, self._measured = self._measured, None
         final, self._final = self._final, None
         outcome, self._outcome = self._outcome, None
+        taken, self._taken = self._taken, False
         self._wary = max(0, self._wary - 1)
         if measured is None and self._no_shards:
             measured = Measured(Gradients((), ()))
@@ -156,8 +162,9 @@ class GradientProbe(Probe):
                 self._wary = _WARY
             sample.bad_parameters = [self._tensors.names[one] for one in bad]
             self._put(sample, sums, bad, _unmask(sums) if masked else norm)
-            destroys = bool(harmful or masked) and not outcome.skipped
-            self._put_one(sample, "nonfinite_update", float(destroys))
+            if not (harmful and taken):
+                destroys = bool(harmful or masked) and not outcome.skipped
+                self._put_one(sample, "nonfinite_update", float(destroys))
 
         if waiting or isinstance(own, Tensor):
             sample.later(torch.cat(parts), fill)
