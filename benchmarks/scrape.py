@@ -117,7 +117,8 @@ async def measure(runs: int, ranks: int, layers: int, times: int) -> tuple[Took,
             jobs, exposition = Jobs(service, runs, ranks, layers), Exposition(service)
             for _ in range(3):
                 jobs.step()
-            await asyncio.sleep(1.5)  # a tick, for what the engine knows by the clock
+            while not all(run.seen and run.engine.pulse for run in service.runs.values()):
+                await asyncio.sleep(0.1)  # some ticks, for what is known by the clock
             found = []
             for _ in range(times):
                 jobs.step()

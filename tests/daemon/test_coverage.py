@@ -110,8 +110,9 @@ def test_coverage_is_told_by_the_daemon_by_its_record_and_by_its_metrics(
     assert rules["GradientExplosion"]["blind"] == [
         {"signal": "grad_norm", "ranks": "1", "reason": "its probe failed"}
     ]
-    metrics = daemon.metrics()
-    assert metrics['sentinel_rule_blind{run="run",rule="GradientExplosion"}'] == 1
+    blind = 'sentinel_rule_blind{run="run",rule="GradientExplosion"}'
+    metrics = eventually(lambda: known if blind in (known := daemon.metrics()) else None)
+    assert metrics[blind] == 1
     assert metrics['sentinel_rule_blind{run="run",rule="NonFiniteUpdate"}'] == 0
     assert metrics['sentinel_signals{run="run",state="sampled"}'] == 1
     assert metrics['sentinel_signals{run="run",state="missing"}'] >= 2

@@ -33,7 +33,6 @@ _BY_STATE: Sequence[
     (families.RANKS, _RANK_STATES),
     (families.CHECKPOINTS, _CHECKPOINT_STATES),
     (families.SELF_DROPPED, DROPS),
-    (families.SIGNALS, _SIGNAL_STATES),
 )
 _OF_HOOKS = (
     (families.SELF_COST, Series("monitor_share")),
@@ -52,11 +51,12 @@ class StandingOfRun:
     def add(self, page: Page, now: float) -> None:
         """All that is known at this moment."""
         run, engine = self._run, self._run.engine
-        seen = run.seen or engine.coverage()
-        if not self._sight.is_of(seen.signals, seen.rules):
-            self._sight = _Sight(run.name, seen.signals, seen.rules)
-        self._form.fill(page, [*map(str, _counts(run)), *self._sight.states])
-        page.lines(families.RULE_BLIND).extend(self._sight.rules)
+        self._form.fill(page, [*map(str, _counts(run))])
+        if (seen := run.seen) is not None:
+            if not self._sight.is_of(seen.signals, seen.rules):
+                self._sight = _Sight(run.name, seen.signals, seen.rules)
+            page.lines(families.SIGNALS).extend(self._sight.states)
+            page.lines(families.RULE_BLIND).extend(self._sight.rules)
         if run.active:
             if engine.step:
                 page.add(families.RUN_STEP_AGE, max(0.0, now - engine.judged_at), run.name)
@@ -79,11 +79,10 @@ class _Sight:
         for line in signals:
             at = _SIGNAL_STATES.index(line.state)
             worst[line.signal] = max(worst.get(line.signal, 0), at)
-        numbers = Counter(worst.values())
-        self.states = [str(numbers[at]) for at in range(len(_SIGNAL_STATES))]
-        blind, run = families.RULE_BLIND.template, escaped(run)
-        found = [blind % (run, escaped(one.rule), int(one.state == "blind")) for one in rules]
-        self.rules = ["\n".join(found)] if found else []
+        numbers, run = Counter(worst.values()), escaped(run)
+        count, blind = families.SIGNALS.template, families.RULE_BLIND.template
+        self.states = [count % (run, state, numbers[at]) for at, state in enumerate(_SIGNAL_STATES)]
+        self.rules = [blind % (run, escaped(one.rule), int(one.state == "blind")) for one in rules]
 
     def is_of(self, signals: object, rules: object) -> bool:
         """Whether it is these that it was made of, and not others that may be equal."""
