@@ -4,179 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import resource
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sentinel import wire
-from sentinel.cli.setup import settings as settings_of
 from sentinel.control.barrier import Verdict
 from sentinel.daemon.buttons import Buttons
-from sentinel.daemon.offering import Offering, offerings
-from sentinel.daemon.service import Service, Settings
+from sentinel.daemon.service import Service
 from sentinel.daemon.web import Web
-from sentinel.engine import rulefile
-from sentinel.errors import SentinelError
 from sentinel.notify.buttons import Json
-from sentinel.notify.loopback_message import Message
-from sentinel.notify.loopback_slack import Fault, LoopbackSlack
-from sentinel.notify.loopback_socket import Clicked, LoopbackSocket, labels_of
+from sentinel.notify.loopback_slack import Fault
+from sentinel.notify.loopback_socket import labels_of
 from sentinel.notify.press import read_press
-from sentinel.notify.settings import NotifySettings, Route, Secret, SlackSettings
-from sentinel.notify.slack import SlackReceiver
-from sentinel.store.store import Store
 from tests.daemon.fake_job import FakeJob
-from tests.daemon.process import PATIENCE, Daemon, eventually
+from tests.daemon.process import Daemon, eventually
 from tests.daemon.scenes import APPLIED_NAN, broken, in_state, incidents
-
-OFFERS = ("scale_lr", "load_checkpoint")
-ORDERS = ("Resume", "Resume at half the learning rate", "Stop the run")
-QUIETING = ("Acknowledge", "Silence for 1 h")
-Row = dict[str, Any]
-
-
-class Workspace:
-    """A loopback Slack and a daemon that offers buttons in it."""
-
-    def __init__(self, slack: LoopbackSlack, socket: LoopbackSocket, daemon: Daemon) -> None:
-        self.slack, self.socket, self.daemon = slack, socket, daemon
-        self._jobs: list[FakeJob] = []
-
-    @property
-    def first(self) -> Message:
-        return self.slack.messages[0]
-
-    async def until(self, look: Callable[[], object], what: str) -> None:
-        async def wait() -> None:
-            while not look():
-                await asyncio.sleep(0.01)
-
-        try:
-            await asyncio.wait_for(wait(), PATIENCE)
-        except asyncio.TimeoutError:
-            shown = [message.as_text() for message in self.slack.messages]
-            raise AssertionError(f"{what} has not happened: {shown}") from None
-
-    async def buttons(self, *labels: str) -> None:
-        """Wait until the first message has just these buttons, and Slack has it for good."""
-        await self.until(
-            lambda: self.slack.messages and labels_of(self.first) == [*labels], f"{labels}"
-        )
-
-    async def held(self, **options: Any) -> FakeJob:
-        """A job that is held, with the buttons for that."""
-        job = await self.job(broken, offers=OFFERS, **options)
-        await self.buttons(*ORDERS, *QUIETING)
-        return job
-
-    async def job(self, made: Callable[..., FakeJob], **options: Any) -> FakeJob:
-        """A job that is gone when the daemon ends, which would wait for it."""
-        self._jobs.append(await asyncio.to_thread(partial(made, self.daemon, **options)))
-        return self._jobs[-1]
-
-    def vanish(self) -> None:
-        """All jobs are gone."""
-        for job in self._jobs:
-            job.vanish()
-
-    async def goes_on(self, job: FakeJob) -> None:
-        assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
-        await self.buttons("Stop the run", *QUIETING)
-
-    async def answer(self, clicked: Clicked) -> str:
-        """What the one who pressed was told alone."""
-        await self.until(lambda: clicked.answers, "an answer")
-        assert clicked.acknowledged is not None
-        assert clicked.acknowledged < 3.0
-        (answer,) = clicked.answers
-        return answer
-
-    async def told_to_slack(self, clicked: Clicked) -> None:
-        """Wait until the daemon has acknowledged a press."""
-        await self.until(lambda: clicked.acknowledged is not None, "a word to Slack")
-
-    async def said(self, text: str) -> str:
-        """What was said in the thread, with this in it."""
-
-        def said() -> list[str]:
-            return [one.text for one in self.slack.messages[1:] if text in one.text]
-
-        await self.until(said, text)
-        (found,) = said()
-        return found
-
-    def journal(self) -> list[Row]:
-        """The rows of the run's journal, which is unbroken."""
-        store = Store.open(self.daemon.state, readonly=True)
-        try:
-            links, broken = store.verify("run")
-        finally:
-            store.close()
-        assert broken is None
-        return [json.loads(str(link.content)) for link in links]
-
-    async def orders(self) -> list[tuple[str, str, str]]:
-        """What people asked for and what came of it, as it is on the record."""
-        actions = (await asyncio.to_thread(incidents, self.daemon))[0]["actions"]
-        return [(one["action"], one["state"], one["by"]) for one in actions[1:]]
-
-
-@asynccontextmanager
-async def in_slack(
-    state: Path, **options: Any
-) -> AsyncIterator[tuple[LoopbackSlack, LoopbackSocket]]:
-    slack = LoopbackSlack()
-    socket = LoopbackSocket(slack, **options)
-    async with slack:
-        yield slack, socket
-
-
-def settings(state: Path, slack: LoopbackSlack, token: str, users: Sequence[str]) -> Settings:
-    receiver = SlackReceiver(slack.token, "training", state_dir=state, base_url=slack.url)
-    return Settings(
-        state,
-        rulefile.load(rulefile.resolve_pack("default")),
-        receivers=[receiver],
-        clean_steps=3,
-        buttons=[Offering(receiver, token, tuple(users), slack.url)],
-    )
-
-
-@asynccontextmanager
-async def serving(chosen: Settings) -> AsyncIterator[Buttons]:
-    service = Service(chosen)
-    buttons = Buttons(service, chosen.buttons)
-    await service.open()
-    web = Web(service, None)
-    await web.open()
-    await buttons.open()
-    try:
-        yield buttons
-    finally:
-        await buttons.close()
-        await web.close()
-        await service.close()
-
-
-@asynccontextmanager
-async def workspace(
-    state: Path, *, users: Sequence[str] = ("U0ANN", "U0BO"), **options: Any
-) -> AsyncIterator[Workspace]:
-    async with in_slack(state, **options) as (slack, socket):
-        at = Workspace(slack, socket, Daemon(state))
-        chosen = settings(state, slack, socket.app_token, users)
-        async with serving(chosen) as buttons:
-            await at.until(lambda: socket.connections and buttons._teams, "a connection")
-            try:
-                yield at
-            finally:
-                at.vanish()
+from tests.daemon.slack_workspace import (
+    OFFERS,
+    ORDERS,
+    QUIETING,
+    Workspace,
+    in_slack,
+    serving,
+    settings,
+    workspace,
+)
 
 
 async def test_a_daemon_of_its_own_hears_a_press_and_names_who_pressed(tmp_path: Path) -> None:
@@ -389,71 +243,3 @@ async def test_without_a_token_that_slack_takes_messages_have_commands(
         assert await asyncio.to_thread(job.await_verdict) is Verdict.GO
         await at.until(lambda: "sentinel status run" in at.first.as_text(), "commands")
         assert labels_of(at.first) == []
-
-
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({}, "no app-level token"),
-        ({"SLACK_APP_TOKEN": "xapp-1", "SLACK_ALLOWED_USERS": " , "}, "nobody may press"),
-        ({"SLACK_ALLOWED_USERS": "U0ANN"}, "no app-level token"),
-    ],
-)
-def test_without_a_token_or_people_there_are_no_buttons_and_the_log_says_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, environment: dict[str, str], said: str
-) -> None:
-    receiver = SlackReceiver("xoxb-1", "C1", state_dir=tmp_path)
-    with caplog.at_level(logging.INFO):
-        assert offerings([receiver], None, environment) == []
-    assert said in caplog.text
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"SLACK_APP_TOKEN": "xoxb-1", "SLACK_ALLOWED_USERS": "U0ANN"},
-        {"SLACK_APP_TOKEN": "xapp-1", "SLACK_ALLOWED_USERS": "U0ANN,@bo"},
-        {"SLACK_APP_TOKEN": "xapp-1", "SLACK_ALLOWED_USERS": ",".join(["U0ANN"] * 201)},
-    ],
-    ids=["a bot's token", "a name in place of an id", "too many"],
-)
-def test_what_cannot_be_meant_is_refused_at_the_start(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
-    with pytest.raises(SentinelError):
-        offerings([SlackReceiver("t", "C1", state_dir=tmp_path)], None, environment)
-
-
-def test_a_notification_file_says_under_which_messages_there_are_buttons(tmp_path: Path) -> None:
-    names = ("a", "b", "c")
-    receivers = [SlackReceiver("xoxb", "C1", name=name, state_dir=tmp_path) for name in names]
-    secret, token = Secret("TOKEN"), Secret("APP_TOKEN")
-    said = {
-        "a": SlackSettings("C1", secret, token, ("U0ANN",), "http://127.0.0.1:1/api/"),
-        "b": SlackSettings("C1", secret, token),
-        "c": SlackSettings("C1", secret, None, ("U0ANN",)),
-    }
-    notify = NotifySettings(said, Route(names))
-    (found,) = offerings(receivers, notify, {"APP_TOKEN": "xapp-1"})
-    assert (found.receiver.name, found.app_token, found.users) == ("a", "xapp-1", ("U0ANN",))
-    assert found.base_url == "http://127.0.0.1:1/api/"
-    assert "xapp" not in repr(found)
-    with pytest.raises(SentinelError, match="APP_TOKEN is not set"):
-        offerings(receivers, notify, {})
-
-
-def test_only_a_daemon_that_stands_by_itself_offers_buttons(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (
-        ("SLACK_BOT_TOKEN", "xoxb-1"),
-        ("SLACK_CHANNEL", "C1"),
-        ("SLACK_APP_TOKEN", "xapp-1"),
-        ("SLACK_ALLOWED_USERS", "U0ANN"),
-    ):
-        monkeypatch.setenv(name, value)
-    rest = {"observe": False, "notify": None, "slack_channel": None, "clean_steps": 3}
-    alone = settings_of(tmp_path, "default", standing=True, **rest)  # type: ignore[arg-type]
-    embedded = settings_of(tmp_path, "default", **rest)  # type: ignore[arg-type]
-    assert [one.users for one in alone.buttons] == [("U0ANN",)]
-    assert not embedded.buttons
