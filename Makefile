@@ -31,9 +31,9 @@ test: $(VENV)/installed-dev $(OLDEST)/installed tools
 	$(BIN)/lint-imports
 	@# mypy and training with the oldest DeepSpeed leave a core idle each: side by side they do not.
 	$(BIN)/mypy & types=$$!; \
-	  PYTHONPATH=$(CURDIR)/$(OLDEST) $(BIN)/pytest tests/hooks/test_zero_stages.py; tests=$$?; \
+	  PYTHONPATH=$(CURDIR)/$(OLDEST) $(BIN)/pytest tests/hooks/test_zero_*.py; tests=$$?; \
 	  wait $$types && exit $$tests
-	$(BIN)/pytest --numprocesses=3 --dist=loadfile --durations=20
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder --durations=20
 
 $(VENV)/installed-demo: EXTRAS := daemon,trainer
 $(VENV)/installed-dev: EXTRAS := dev

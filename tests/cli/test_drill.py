@@ -28,6 +28,7 @@ from sentinel.store.shapes import (
     StatusJSON,
 )
 from tests.daemon.process import environment, sentinel
+from tests.hooks.two_ranks import NO_COMPILER
 
 # Between them: an embedded daemon and one of its own, a hold and none, a good end and a bad one.
 WHOLE = ("nan", "disagree", "hang", "daemon-kill")
@@ -42,7 +43,7 @@ def test_a_drill_ends_well_because_everything_has_happened(tmp_path: Path, fault
         [sys.executable, "-m", "sentinel", "drill", fault, "--state", str(state), "--json"],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(**NO_COMPILER),
         timeout=500,
         check=False,
     )

@@ -10,7 +10,8 @@ import pytest
 from sentinel.control.barrier import ABSENCE, LABOR, SILENCE, Barrier, Verdict
 from sentinel.control.outcome import Outcome
 from sentinel.wire import HoldOrder, Remedies, ResumeOrder, StopOrder
-from tests.control.simulation import LEASE, MemoryRegister, World
+from tests.control.promises import LEASE, MemoryRegister
+from tests.control.simulation import World
 
 HALF = Remedies(lr_scale=0.5)
 

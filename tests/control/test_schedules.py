@@ -19,7 +19,9 @@ from sentinel.control.barrier import Barrier, Verdict, Work
 from sentinel.control.outcome import Outcome
 from sentinel.control.stand import Attempt, Stand
 from sentinel.wire import HoldOrder, ResumeOrder, StopOrder
-from tests.control.simulation import NO_STEPS, Broken, MemoryRegister, World, wander
+from tests.control.chance import wander
+from tests.control.promises import NO_STEPS, Broken, MemoryRegister
+from tests.control.simulation import World
 
 SCHEDULES = 1000
 BUDGET = 300  # schedules within which every mutant must be caught

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sentinel.wire import Remedies
-from tests.control.simulation import LEASE, NO_STEPS, World
+from tests.control.promises import LEASE, NO_STEPS
+from tests.control.simulation import World
 
 RANKS = st.integers(0, 63)
 REMEDIES = st.sampled_from(

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.kill_storm import storm
 
 
+@pytest.mark.slow
 async def test_every_incident_of_a_storm_is_told_once_however_often_the_daemon_is_killed(
     tmp_path: Path,
 ) -> None:

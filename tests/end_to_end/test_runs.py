@@ -16,6 +16,7 @@ import pytest
 from sentinel_hooks.probes.fingerprint import fingerprint
 from tests.daemon.process import environment, eventually, sentinel
 from tests.hooks.scripts.gpt import batch
+from tests.hooks.two_ranks import NO_COMPILER
 
 SCRIPT = Path(__file__).with_name("train.py")
 ROOT = str(Path(__file__).parents[2])
@@ -64,7 +65,9 @@ def start(folder: Path, **env: object) -> Training:
     state, log = folder / "state", folder / "log"
     run = [sys.executable, "-m", "sentinel", "run", "--state", str(state), "--name", "gpt"]
     command = [*run, "--", *TORCHRUN, str(SCRIPT)]
-    settings = environment(**{name: str(value) for name, value in env.items()}, PYTHONPATH=ROOT)
+    settings = environment(
+        **{name: str(value) for name, value in env.items()}, PYTHONPATH=ROOT, **NO_COMPILER
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=settings, start_new_session=True

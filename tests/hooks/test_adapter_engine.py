@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
-from sentinel.errors import AttachError, ControlError
+from sentinel.errors import AttachError
 from sentinel.wire import Remedies
 from sentinel_hooks.adapters.deepspeed_engine import DeepSpeedAdapter
 from sentinel_hooks.adapters.options import Options
-from tests.hooks.scripts.gpt import Gpt, batch
+from tests.hooks.engines import Bare, Engine, Pipeline, train
 from tests.hooks.watched import Watched
 
 
@@ -22,110 +20,6 @@ from tests.hooks.watched import Watched
 def _strict_and_single(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENTINEL_RAISE", "1")
     torch.set_num_threads(1)
-
-
-class Half(torch.optim.SGD):
-    """Like DeepSpeed's fp16 optimizer: gradients are scaled, and an overflow is skipped."""
-
-    def __init__(self, model: torch.nn.Module, scale: float = 8.0) -> None:
-        super().__init__(model.parameters(), lr=0.01)
-        self.cur_scale = scale
-        self.overflow = False
-        self._global_grad_norm: float = 0.0
-
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
-        grads = [p.grad for group in self.param_groups for p in group["params"]]
-        norm = float(torch.cat([grad.flatten() for grad in grads]).norm())
-        self.overflow = not math.isfinite(norm)
-        if self.overflow:
-            self._global_grad_norm = math.inf
-            self.cur_scale /= 2
-            return
-        self._global_grad_norm = norm / self.cur_scale
-        for grad in grads:
-            grad.div_(self.cur_scale)
-        super().step()
-
-
-class Engine:
-    """The surface of a DeepSpeed engine, over a plain loop."""
-
-    def __init__(self, *, dynamic: bool = True, masks: bool = False) -> None:
-        torch.manual_seed(5)
-        self.module = Gpt()
-        self.optimizer = Half(self.module)
-        self.device = torch.device("cpu")
-        self.global_steps = 0
-        self.skipped_steps = 0
-        self._dynamic = dynamic
-        self._masks = masks
-
-    def fp16_enabled(self) -> bool:
-        return True
-
-    def dynamic_loss_scale(self) -> bool:
-        return self._dynamic
-
-    def get_global_grad_norm(self) -> float:
-        norm = self.optimizer._global_grad_norm
-        return norm if math.isfinite(norm) or not self._masks else -1.0
-
-    def __call__(self, *args: Tensor) -> Tensor:
-        loss: Tensor = self.module(*args)
-        return loss
-
-    def backward(self, loss: Tensor) -> None:
-        torch.autograd.backward(loss * self.optimizer.cur_scale)
-
-    def step(self) -> None:
-        self.optimizer.step()
-        self.skipped_steps += self.optimizer.overflow
-        self.optimizer.zero_grad()
-        self.global_steps += 1
-
-
-class Bare:
-    """An engine of a version that has nothing but what every version has."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(5)
-        self.module = Gpt()
-        self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.01)
-        self.device = torch.device("cpu")
-        self.global_steps = 10
-        self.skipped_steps = 0
-
-    def backward(self, loss: Tensor) -> None:
-        torch.autograd.backward(loss)
-
-    def step(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.global_steps += 1
-
-
-class Pipeline(Bare):
-    """Takes a whole batch at once, and its optimizer step is inside."""
-
-    def train_batch(self) -> Tensor:
-        losses = []
-        for seed in (1, 2):
-            rows = batch(seed)
-            loss = self.module(rows[:, :-1], rows[:, 1:])
-            torch.autograd.backward(loss / 2)
-            losses.append(loss.detach())
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.global_steps += 1
-        return torch.stack(losses).mean()
-
-
-def train(engine: Engine | Bare, corrupt: Callable[[Tensor], Tensor] = lambda loss: loss) -> float:
-    rows = batch(engine.global_steps + 1)
-    loss: Tensor = engine.module(rows[:, :-1], rows[:, 1:])
-    engine.backward(corrupt(loss))
-    engine.step()
-    return float(loss.detach())
 
 
 def test_gradients_are_reported_without_the_loss_scale() -> None:
@@ -342,108 +236,3 @@ def test_a_scaled_rate_is_scaled_once_under_a_schedule_inside_the_engine() -> No
     plain = [0.01 * 0.9**step for step in range(5)]
     assert used == pytest.approx([*plain[:2], *(rate / 2 for rate in plain[2:])])
     assert engine.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.9**5 / 2)
-
-
-class Trainer:
-    """Has an engine and remedies of its own."""
-
-    def __init__(self) -> None:
-        self.engine = Bare()
-        self.done: list[tuple[str, object]] = []
-
-    def scale_lr(self, factor: float) -> None:
-        self.done.append(("scale_lr", factor))
-
-    def skip_batches(self, count: int) -> None:
-        if count > 9:
-            raise ValueError("not so many")
-        self.done.append(("skip_batches", count))
-
-    def load_checkpoint(self, tag: str) -> None:
-        if tag == "gone":
-            raise FileNotFoundError("no such checkpoint")
-        self.done.append(("load_checkpoint", tag))
-
-    def rewind_data(self, tag: str) -> None:
-        self.done.append(("rewind_data", tag))
-
-
-def test_the_trainers_own_remedies_are_offered_and_used() -> None:
-    trainer = Trainer()
-    adapter = DeepSpeedAdapter(trainer.engine, trainer)
-    assert adapter.offers == ("scale_lr", "skip_batches", "load_checkpoint", "rewind_data")
-    everything = Remedies(lr_scale=0.5, skip_batches=3, rollback="best", rewind=True)
-    assert adapter.refuses(everything) == ""
-    adapter.apply(everything)
-    assert trainer.done == [
-        ("load_checkpoint", "best"),
-        ("rewind_data", "best"),
-        ("skip_batches", 3),
-        ("scale_lr", 0.5),
-    ]
-    assert trainer.engine.optimizer.param_groups[0]["lr"] == 0.01
-    with pytest.raises(ControlError, match=r"skip_batches\(10\) failed: not so many"):
-        adapter.apply(Remedies(skip_batches=10))
-
-
-def test_what_failed_on_another_rank_is_taken_back_here() -> None:
-    trainer = Trainer()
-    adapter = DeepSpeedAdapter(trainer.engine, trainer)
-    remedies = Remedies(lr_scale=0.5, skip_batches=3)
-    adapter.apply(remedies)
-    adapter.undo(remedies)
-    assert trainer.done[2:] == [("scale_lr", 2.0), ("skip_batches", -3)]
-
-
-def test_after_a_rollback_that_failed_anywhere_only_a_rollback_is_accepted() -> None:
-    trainer = Trainer()
-    adapter = DeepSpeedAdapter(trainer.engine, trainer)
-    with pytest.raises(ControlError, match=r"load_checkpoint\('gone'\) failed: no such"):
-        adapter.apply(Remedies(rollback="gone", lr_scale=0.5))
-    assert trainer.done == []
-    assert "the rollback to 'gone' has failed" in adapter.refuses(Remedies())
-    assert adapter.refuses(Remedies(rollback="best")) == ""
-    adapter.apply(Remedies(rollback="best"))
-    assert adapter.refuses(Remedies()) == ""
-    adapter.undo(Remedies(rollback="best"))
-    assert "failed on another rank" in adapter.refuses(Remedies(lr_scale=0.5))
-
-
-def test_a_rollback_to_weights_that_are_not_finite_fails_and_names_one() -> None:
-    trainer = Trainer()
-    adapter = DeepSpeedAdapter(trainer.engine, trainer)
-    with torch.no_grad():
-        trainer.engine.module.head.weight[3, 5] = math.inf
-    with pytest.raises(ControlError, match=r"weights are not finite: head\.weight"):
-        adapter.apply(Remedies(rollback="best"))
-    assert adapter.refuses(Remedies()) != ""
-
-
-@pytest.mark.parametrize(
-    ("remedies", "why"),
-    [
-        (Remedies(rollback="../best"), "cannot name a checkpoint"),
-        (Remedies(rollback=".."), "cannot name a checkpoint"),
-        (Remedies(rollback="a\nb"), "cannot name a checkpoint"),
-        (Remedies(rollback="b" * 300), "cannot name a checkpoint"),
-        (Remedies(rewind=True), "together with a rollback"),
-        (Remedies(checkpoint=True), "does not offer save_checkpoint"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_before_anything_is(remedies: Remedies, why: str) -> None:
-    trainer = Trainer()
-    adapter = DeepSpeedAdapter(trainer.engine, trainer)
-    assert why in adapter.refuses(remedies)
-    assert trainer.done == []
-
-
-def test_an_engine_alone_offers_only_what_can_be_done_from_outside() -> None:
-    engine = Bare()
-    adapter = DeepSpeedAdapter(engine)
-    assert adapter.offers == ("scale_lr", "skip_batches")
-    adapter.apply(Remedies(lr_scale=0.5))
-    assert engine.optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
-    assert "watch.batches" in adapter.refuses(Remedies(skip_batches=1))
-    assert "does not offer load_checkpoint" in adapter.refuses(Remedies(rollback="best"))
-    with pytest.raises(ControlError, match="does not offer load_checkpoint"):
-        adapter.apply(Remedies(rollback="best"))

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.hooks.scripts.collective_cases import HELD_UP
+from tests.hooks.two_ranks import two_ranks
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
 EXPOSED = "exposed_communication_seconds"
 REDUCED = "collective_seconds|all_reduce@default:0-1"
 Ranks = list[dict[str, dict[str, Any]]]
@@ -23,19 +18,7 @@ Ranks = list[dict[str, dict[str, Any]]]
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     out = tmp_path_factory.mktemp("collectives")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node=2", "-m", "tests.hooks.scripts.collective_cases", str(out)]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    return two_ranks("collective_cases", out)
 
 
 def kinds(values: dict[str, float], signal: str) -> dict[str, float]:

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hooks.test_zero_stages import COLLECTIVES, NEWEST, STAGES
+from tests.hooks.two_ranks import NO_COMPILER, two_ranks
+from tests.hooks.zero_runs import COLLECTIVES, NEWEST, STAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-ROOT = Path(__file__).resolve().parents[2]
 STEPS, BAD = 4, 2
 Case = dict[str, Any]
 KINDS = [f"{stage} {dtype}" for stage in STAGES for dtype in ("fp32", "bf16")]
@@ -64,19 +60,7 @@ Runs = list[dict[str, Case]]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     out = tmp_path_factory.mktemp("guarded")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node=2", "-m", "tests.hooks.scripts.zero_cases"]
-    done = subprocess.run(
-        [*command, json.dumps(list(_cases())), str(out)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=840,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    return two_ranks("zero_cases", out, json.dumps(list(_cases())), **NO_COMPILER)
 
 
 @pytest.mark.parametrize("name", [*KINDS, *OTHERS])

@@ -19,8 +19,8 @@ from sentinel_hooks.probes.out_of_memory import describe, is_out_of_memory
 from sentinel_hooks.probes.panel import Panel
 from tests.daemon.process import Daemon, environment, eventually
 from tests.daemon.process import sentinel as command
+from tests.hooks.engines import Engine
 from tests.hooks.scripts.gpt import batch
-from tests.hooks.test_adapter_engine import Engine
 
 HUGE = 1 << 50
 CUDA_ERROR = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB"

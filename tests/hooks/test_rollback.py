@@ -11,6 +11,7 @@ import pytest
 from tests.hooks.scripts.rollback_cases import ENGINES
 from tests.reference.conftest import finish_ranks
 
+pytestmark = pytest.mark.slow
 Row = list[Any]  # number of the step, exact loss, learning rate, fingerprint of the batch
 
 each_engine = pytest.mark.parametrize("engine", [f"{stage}-{dtype}" for stage, dtype in ENGINES])

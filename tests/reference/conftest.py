@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hooks.two_ranks import NO_COMPILER
+
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 SMALL = (
@@ -22,7 +24,7 @@ SMALL = (
 def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run to its end; what takes over five minutes hangs, and is killed with all its ranks."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-    environment.update(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
+    environment.update(PYTHONUNBUFFERED="1", **NO_COMPILER)
     process = subprocess.Popen(
         command,
         cwd=cwd,

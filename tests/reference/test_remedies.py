@@ -10,6 +10,7 @@ import pytest
 from tests.reference.conftest import Launch
 from tests.reference.remedies_job import ENGINES
 
+pytestmark = pytest.mark.slow
 Experiment = dict[str, list[tuple[int, str, float, bool]]]
 
 each_engine = pytest.mark.parametrize("engine", [f"{stage}-{dtype}" for stage, dtype in ENGINES])
