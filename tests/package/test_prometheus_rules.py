@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -20,6 +19,7 @@ import yaml
 from sentinel.daemon.metrics.families import OWN
 from sentinel.signals import CATALOG
 from sentinel.signals.exposition import metric_name
+from tests.daemon.guarded import Guarded
 from tests.daemon.process import Daemon
 from tests.daemon.scenes import broken
 from tests.package.tools import ROOT, tool, until
@@ -74,10 +74,14 @@ def test_the_rules_ask_for_metrics_that_there_are() -> None:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[tuple[Daemon, str]]:
-    """A daemon, and the address of the API of a Prometheus that scrapes it with these rules."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        scraped = f"127.0.0.1:{free.getsockname()[1]}"
+    """A daemon, and the address of the API of a Prometheus that scrapes it with these rules.
+
+    It comes as from another machine: over TLS, with a viewer's token.
+    """
+    prometheus = tool("prometheus")
+    guarded = Guarded(tmp_path / "guarded")
+    token = tmp_path / "token"
+    token.write_text(f"{guarded.tokens['viewer']}\n")
     settings = {
         "global": {
             "scrape_interval": "500ms",
@@ -86,14 +90,19 @@ def watched(tmp_path: Path) -> Iterator[tuple[Daemon, str]]:
         },
         "rule_files": [str(RULES)],
         "scrape_configs": [
-            {"job_name": "sentinel", "static_configs": [{"targets": [scraped]}]},
+            {
+                "job_name": "sentinel",
+                "scheme": "https",
+                "tls_config": {"ca_file": str(guarded.authority.ca)},
+                "authorization": {"credentials_file": str(token)},
+                "static_configs": [{"targets": [f"localhost:{guarded.port}"]}],
+            },
         ],
     }
     configuration, log = tmp_path / "prometheus.yml", tmp_path / "prometheus.log"
     configuration.write_text(json.dumps(settings))  # JSON is YAML
-    daemon = Daemon(tmp_path / "state", http=scraped)
     command = [
-        tool("prometheus"),
+        prometheus,
         f"--config.file={configuration}",
         f"--storage.tsdb.path={tmp_path / 'data'}",
         "--web.listen-address=127.0.0.1:0",
@@ -101,15 +110,14 @@ def watched(tmp_path: Path) -> Iterator[tuple[Daemon, str]]:
     with log.open("w") as out:
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out)
     try:
-        daemon.start()
         found = until(
             lambda: re.search(r'"Listening on" address=(\S+)', log.read_text()), "Prometheus"
         )
-        yield daemon, f"http://{found[1]}/api/v1/"
+        yield guarded.daemon, f"http://{found[1]}/api/v1/"
     finally:
         server.kill()
         server.wait()
-        daemon.kill()
+        guarded.daemon.kill()
 
 
 def ask(base: str, path: str, **parameters: str) -> Any:

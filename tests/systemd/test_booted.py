@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -13,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from sentinel.address import TlsAddress
 from sentinel.notify.loopback_slack import LoopbackSlack
+from sentinel.store.tokens import Tokens
 from tests.daemon.fake_job import FakeJob
+from tests.daemon.guarded import Authority
 from tests.daemon.process import Daemon, eventually
 from tests.daemon.scenes import broken, in_state, incidents, status
 from tests.package.tools import ROOT
@@ -60,7 +64,13 @@ def http() -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(system: Booted, slack: LoopbackSlack, http: str) -> Booted:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who vouches for the daemon."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def installed(system: Booted, slack: LoopbackSlack, http: str, authority: Authority) -> Booted:
     """The system with what an administrator has set up, and nothing running yet."""
     for name, uid in (("alice", ALICE), ("bob", BOB)):
         ran = system.run("useradd", "--no-create-home", f"--uid={uid}", name)
@@ -68,6 +78,9 @@ def installed(system: Booted, slack: LoopbackSlack, http: str) -> Booted:
     secret = system.root / "etc/slack-token"
     secret.write_text(f"{slack.token}\n")
     secret.chmod(0o600)
+    for part in (authority.certificate, authority.key):
+        shutil.copyfile(part, system.root / "etc" / part.name)
+    (system.root / "etc" / authority.key.name).chmod(0o600)
     said = command(system, *options(http))
     assert f"/{WRITTEN}: written" in said
     assert "next: systemctl enable --now sentinel" in said
@@ -84,9 +97,11 @@ def installed(system: Booted, slack: LoopbackSlack, http: str) -> Booted:
 
 
 def options(http: str) -> list[str]:
-    """How the unit is installed."""
+    """How the unit is installed: the key of its certificate, which only root can read, too."""
     given = ["--user-name", "alice", "--credential", "SLACK_BOT_TOKEN=/etc/slack-token"]
-    return ["install", *given, "--", "--http", http]
+    given += ["--credential", "key.pem=/etc/key.pem"]
+    listen = ["--listen", "tls://127.0.0.1:0", "--tls-cert", "/etc/certificate.pem"]
+    return ["install", *given, "--", "--http", http, *listen, "--tls-key", "%d/key.pem"]
 
 
 @pytest.fixture
@@ -155,6 +170,23 @@ def test_slack_is_told_with_a_credential_that_is_in_no_environment(
     charted = eventually(lambda: [file for m in slack.messages for file in m.files], "a chart")
     assert charted[0].data.startswith(b"\x89PNG")
     job.goodbye()
+
+
+def test_a_rank_of_another_machine_comes_over_tls_whose_key_is_a_credential(
+    installed: Booted, daemon: Daemon, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_CA", str(authority.ca))
+    log = (installed.root / "var/log/sentinel.log").read_text()
+    port = int(re.findall(r"training connections on tls://127\.0\.0\.1:(\d+)", log)[-1])
+    with as_user(ALICE):
+        token = Tokens(daemon.state).add("cluster", "trainer", by="user", now=1.0, expires=None)
+    with pytest.raises(PermissionError), as_user(ALICE):
+        (installed.root / "etc/key.pem").read_bytes()
+    job = FakeJob(TlsAddress("localhost", port), run="afar", token=token).connect()
+    job.train()
+    says(installed, "serving 1 run with 2 ranks")
+    job.goodbye()
+    says(installed, "no run goes on")
 
 
 def test_after_kill_9_and_after_being_stuck_it_is_back_and_has_the_incident(
