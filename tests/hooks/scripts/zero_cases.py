@@ -27,6 +27,7 @@ from sentinel_hooks.adapters.options import Options
 from sentinel_hooks.guard import Guard, Look
 from tests.hooks.scripts import half
 from tests.hooks.scripts.counted import Counter
+from tests.hooks.scripts.fault import Fault
 from tests.hooks.scripts.gpt import Gpt, adapted, batch
 from tests.hooks.scripts.gpt import digest as bits
 from tests.hooks.scripts.internals import watch_lacking
@@ -170,50 +171,6 @@ def reference(case: dict[str, Any]) -> dict[str, Any]:
 
 def square(tensor: Any) -> float:
     return float(tensor.double().square().sum())
-
-
-class Fault:
-    """Puts a value into one module's output at one step and micro-batch of one rank."""
-
-    def __init__(self, spec: dict[str, Any], engine: Any) -> None:
-        self.spec = spec
-        self.module = engine.module.get_submodule(spec["module"])
-        self.here = dist.get_rank() == spec["rank"]
-        self.now = False
-
-    def corrupt(self, output: torch.Tensor) -> torch.Tensor:
-        if not (self.now and self.here):
-            return output
-        bad = output.clone()
-        bad.view(-1)[3] = float(self.spec.get("value", "nan"))
-        return bad
-
-    def hook(self, module: object, args: object, output: torch.Tensor) -> torch.Tensor:
-        return self.corrupt(output)
-
-    def backward(self, module: object, args: object, output: torch.Tensor) -> None:
-        if self.now and self.here:
-            output.register_hook(self.corrupt)  # type: ignore[no-untyped-call]
-
-    def place(self) -> None:
-        if self.spec["how"] == "gradient":  # one element, of what is on this rank alone
-            next(self.module.parameters()).register_hook(self.corrupt)
-        elif self.spec["how"] == "hook":
-            self.module.register_forward_hook(self.hook)
-        elif self.spec["how"] == "backward":
-            self.module.register_forward_hook(self.backward)
-        elif self.spec["how"] == "patch":
-            original = self.module.forward
-            self.module.forward = lambda *args, **kwargs: self.corrupt(original(*args, **kwargs))
-
-    def around(self, step: int, micro_batch: int) -> Callable[[], None]:
-        """Arm for this pass; the result disarms."""
-        steps = (self.spec["step"], self.spec.get("also"))
-        self.now = step in steps and self.spec.get("micro_batch", 0) == micro_batch
-        if self.spec["how"] == "just before" and self.now:
-            remove: Callable[[], None] = self.module.register_forward_hook(self.hook).remove
-            return remove
-        return lambda: None
 
 
 def describe(adapter: Adapter, sample: Any) -> dict[str, Any]:
