@@ -157,7 +157,7 @@ def _values(first: Row, steps: np.ndarray[tuple[int], np.dtype[np.int64]], total
 
 def _course(sheet: str, column: str, done: Floats, noise: np.random.Generator) -> Floats:
     size = len(done)
-    if is_of_ranks(column):
+    if is_of_ranks(sheet, column):
         return noise.integers(0, RANKS, size).astype(float)
     signal = signal_of(sheet) or (column if sheet == ALONE else sheet)
     around, wavers = PLAIN.get(signal, (0.5, 0.05))
