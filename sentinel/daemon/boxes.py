@@ -10,6 +10,7 @@ from sentinel.blackbox import MAX_FILE, BlackBox, Record, read
 from sentinel.clock import isoformat
 from sentinel.daemon.archive import FOLDER
 from sentinel.errors import BlackBoxError
+from sentinel.signals import CATALOG, Reduction
 from sentinel.store.shapes import number_json
 
 MAX_SERIES = 1000  # that are shown of each step, those without a label first
@@ -45,7 +46,9 @@ class BoxStepJSON(TypedDict):
 
 class BlackBoxJSON(TypedDict):
     """The last steps of one rank. `series` are those that were measured and are shown, of which the
-    file has `dropped_series` more. `torn`: steps that were being written when the process died."""
+    file has `dropped_series` more. Of signals in `squares` the values are the squares of this
+    rank's part: the signal is the root of their sum over all ranks. `torn`: steps that were being
+    written when the process died."""
 
     run: str
     rank: int
@@ -55,6 +58,7 @@ class BlackBoxJSON(TypedDict):
     started: str | None
     series: list[str]
     dropped_series: int
+    squares: list[str]
     torn: int
     steps: list[BoxStepJSON]
 
@@ -109,9 +113,15 @@ def _shown(box: BlackBox) -> BlackBoxJSON:
         started=_time(head.started),
         series=kept,
         dropped_series=len(names) - len(kept),
+        squares=sorted({signal for name in kept if _is_square(signal := name.partition("/")[0])}),
         torn=box.torn,
         steps=[_step(record, frozenset(kept), box) for record in box.records],
     )
+
+
+def _is_square(signal: str) -> bool:
+    known = CATALOG.get(signal)
+    return known is not None and known.reduction is Reduction.ROOT_SUM
 
 
 def _step(record: Record, kept: frozenset[str], box: BlackBox) -> BoxStepJSON:

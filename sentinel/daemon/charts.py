@@ -7,7 +7,15 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from sentinel.daemon.normal import BACK, LIMITS, Band, Forecast, band, forecast
+from sentinel.daemon.normal import (
+    BACK,
+    LIMITS,
+    MAY_BE_NEGATIVE,
+    Band,
+    Forecast,
+    band,
+    forecast,
+)
 from sentinel.signals import CATALOG
 from sentinel.store.bins import IS_HIGH, IS_LOW, NOBODY, Bins, Bools, Floats, Kinds, Singles, Steps
 from sentinel.store.history_reading import Look
@@ -20,13 +28,15 @@ Value = float | str | None
 
 
 class SignalJSON(TypedDict):
-    """A signal that there is something to draw of. `labels` is `[""]` for one that has none."""
+    """A signal that there is something to draw of. `labels` is `[""]` for one that has none;
+    `reduction` says how the values of ranks became one."""
 
     signal: str
     unit: str
     help: str
     labels: list[str]
     by_rank: bool
+    reduction: str
     first_step: int
     last_step: int
 
@@ -119,6 +129,7 @@ def signals(look: Look) -> list[SignalJSON]:
                 help=signal.help,
                 labels=[],
                 by_rank=signal.name in with_ranks,
+                reduction=signal.reduction.value,
                 first_step=first,
                 last_step=look.extent.last,
             )
@@ -277,6 +288,8 @@ def _around(
         normal = goes = None
         if bands:
             low, high = band(steps, values[:, at], starts)
+            if one.signal not in MAY_BE_NEGATIVE:
+                low = np.maximum(low, 0.0)
             normal = Band(low=plain(low), high=plain(high))
         if one in limited:
             limits = values[:, len(members) + limited.index(one)]

@@ -17,9 +17,16 @@ from sentinel.store.timeline import DetailJSON
 
 
 class WholeIncidentJSON(DetailJSON):
-    """An incident with its whole course, and the black boxes that ranks have handed over."""
+    """An incident with its whole course, and the black boxes that ranks have handed over.
+
+    `receivers` is how many there are to be told of incidents. While the run is held, `bad_weights`
+    names the first weight that is not finite, "" where every rank has looked at its own and found
+    none; null is not known.
+    """
 
     blackboxes: list[BoxJSON]
+    receivers: int
+    bad_weights: str | None
 
 
 def incident_endpoints(service: Service) -> list[Endpoint]:
@@ -44,7 +51,20 @@ class _IncidentApi:
         detail = await self._detail(wanted)
         await self._service.quieting.why_quiet([detail])
         boxes = await asyncio.to_thread(self._boxes.of, wanted)
-        return WholeIncidentJSON(**detail, blackboxes=boxes)
+        return WholeIncidentJSON(
+            **detail,
+            blackboxes=boxes,
+            receivers=len(self._service.settings.receivers),
+            bad_weights=self._bad_weights(detail["run"]),
+        )
+
+    def _bad_weights(self, name: str) -> str | None:
+        run = self._service.runs.get(name)
+        if run is None or run.state != "held":
+            return None
+        told = run.orders.control.weights
+        bad = [told[rank] for rank in sorted(told) if told[rank]]
+        return bad[0] if bad else "" if len(told) == run.world_size else None
 
     async def blackbox(self, request: web.Request) -> BlackBoxJSON:
         """The last steps of one rank, from the black box that it has handed over."""

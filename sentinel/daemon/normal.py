@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sentinel.engine.window import rough_slope
+from sentinel.signals import CATALOG
 from sentinel.store.bins import Floats, Singles, Steps
 
 WINDOW = 200  # finite values
@@ -24,6 +25,10 @@ LIMITS = {
     "device_memory_allocated_bytes": "device_memory_limit_bytes",
     "host_memory_used_bytes": "host_memory_limit_bytes",
 }
+# Of all else a range of what is normal does not reach below 0, where no value can be.
+MAY_BE_NEGATIVE = frozenset(
+    name for name, one in CATALOG.items() if one.unit == "C" or name in ("loss", "logged")
+)
 _FARTHEST = 2.0**53
 
 

@@ -64,11 +64,14 @@ class IncidentCountsJSON(TypedDict):
 
 class CoverageCountsJSON(TypedDict):
     """How many signals are measured on some rank, how many on none, and how many rules cannot see
-    what they judge."""
+    what they judge. Of the latter two, `not_applicable` and `rules_not_applicable` are those of
+    which it is known that there is nothing to be seen in such a run."""
 
     measured: int
     missing: int
     blind_rules: int
+    not_applicable: int
+    rules_not_applicable: int
 
 
 class RunJSON(TypedDict):
@@ -205,4 +208,11 @@ def _counts(coverage: RunCoverage | None) -> CoverageCountsJSON:
     missing = {one.signal for one in signals} - measured
     rules = coverage.rules if coverage else ()
     blind = sum(one.state == "blind" for one in rules)
-    return CoverageCountsJSON(measured=len(measured), missing=len(missing), blind_rules=blind)
+    applicable = {one.signal for one in signals if one.applicable}
+    return CoverageCountsJSON(
+        measured=len(measured),
+        missing=len(missing),
+        blind_rules=blind,
+        not_applicable=len(missing - applicable),
+        rules_not_applicable=sum(not one.applicable for one in rules),
+    )

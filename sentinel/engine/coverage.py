@@ -23,6 +23,14 @@ RuleState = Literal["ok", "pending", "firing", "blind", "off"]
 Moment = tuple[int, float]  # a step, and when its frame came
 
 SAYS_NOTHING = "this rank says nothing of it"
+# What ranks say of signals that there cannot be in their run: how such reasons begin.
+NOT_APPLICABLE = (
+    "no CUDA device",
+    "training is not in fp16",
+    "ZeRO shares the gradients out",
+    "no module of the model has exp_counts",
+    "no compressed optimizer is in use",
+)
 STALE_INTERVALS = 3  # without a value for more than so many intervals,
 STALE_STEPS = 10  # so many steps
 STALE_SECONDS = 10.0  # and so many seconds, a signal is stale
@@ -34,7 +42,8 @@ class SignalCoverage:
     """One signal on the ranks for which the same is true, as ranges: "0-3,8".
 
     `every` is the interval in steps, 0 if missing; `last_step` the newest step with a value on
-    any of the ranks, where the signal is stale and ever had one.
+    any of the ranks, where the signal is stale and ever had one. `applicable` is false where it is
+    known that there is nothing to measure in such a run.
     """
 
     signal: str
@@ -43,6 +52,7 @@ class SignalCoverage:
     every: int = 1
     reason: str = ""
     last_step: int | None = None
+    applicable: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,12 +78,14 @@ class RuleCoverage:
 
     "blind": it cannot come true on some rank, or on any, since `blind` is not measured there. A
     rule that can still come true by what else it asks for, or that already has, lists in `blind`
-    what it lacks all the same.
+    what it lacks all the same. `applicable` is false where it is blind for nothing but what there
+    is not to be measured in such a run.
     """
 
     rule: str
     state: RuleState
     blind: tuple[BlindSpot, ...] = ()
+    applicable: bool = True
 
 
 @dataclass(frozen=True)
@@ -188,6 +200,11 @@ class RankCoverage:
             **{one: Gap("stale", "no value though announced", at) for one, at in stale.items()},
             **{one: Gap("missing", why) for one, why in self.missing.items() if one in MEASURABLE},
         }
+
+
+def is_applicable(reason: str) -> bool:
+    """Whether what is not measured for this reason could be measured in such a run at all."""
+    return not reason.startswith(NOT_APPLICABLE)
 
 
 MEASURABLE = tuple(name for name, signal in CATALOG.items() if signal.made_by == "rank")

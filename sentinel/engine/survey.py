@@ -22,6 +22,7 @@ from sentinel.engine.coverage import (
     SignalCoverage,
     SignalState,
     Unseen,
+    is_applicable,
     ranges,
 )
 from sentinel.engine.derived import sources
@@ -146,13 +147,20 @@ def _lines(signal: str, kinds: Sequence[_Kind], sums: _Sums) -> Iterable[SignalC
             continue  # another rank answers for what this one holds
         else:
             shown = every if gap.state == "stale" else 0
-            line = SignalCoverage(signal, gap.state, "", shown, gap.reason)
+            applies = is_applicable(gap.reason)
+            line = SignalCoverage(signal, gap.state, "", shown, gap.reason, applicable=applies)
             if gap.last_step is not None:
                 last[line] = max(gap.last_step, last.get(line, 0))
         ranks[line] += kind.ranks
     for line, on in ranks.items():
         yield SignalCoverage(
-            signal, line.state, ranges(on), line.every, line.reason, last.get(line)
+            signal,
+            line.state,
+            ranges(on),
+            line.every,
+            line.reason,
+            last.get(line),
+            line.applicable,
         )
 
 
@@ -174,7 +182,9 @@ def _rule(alerts: Alerts, kinds: Sequence[_Kind], sums: _Sums, *, is_off: bool) 
     blind = tuple(
         BlindSpot(signal, ranges(ranks), reason) for (signal, reason), ranks in spots.items()
     )
-    return RuleCoverage(alerts.rule.name, _state(alerts, is_off, is_blind), blind)
+    state = _state(alerts, is_off, is_blind)
+    applies = state != "blind" or any(is_applicable(spot.reason) for spot in blind)
+    return RuleCoverage(alerts.rule.name, state, blind, applies)
 
 
 def _state(alerts: Alerts, is_off: bool, is_blind: bool) -> RuleState:

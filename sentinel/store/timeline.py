@@ -54,13 +54,22 @@ class MomentJSON(TypedDict):
     rank: int | None
 
 
+class AdviceJSON(TypedDict):
+    """What a rule says to do."""
+
+    rule: str
+    text: str
+
+
 class DetailJSON(IncidentJSON):
     """An incident with its whole course. `advice` is what its rules say to do, each once, that
-    of the cause first."""
+    of the cause first; `advised` the same with its rule, that of rules which acted on the run
+    first, then that of the cause."""
 
     opened_at: str
     changed_at: str
     advice: list[str]
+    advised: list[AdviceJSON]
     timeline: list[MomentJSON]
 
 
@@ -97,8 +106,19 @@ def detail(connection: sqlite3.Connection, incident_id: str) -> DetailJSON:
         opened_at=isoformat(opened),
         changed_at=isoformat(real(row["changed_at"])),
         advice=[*dict.fromkeys(text(one["advice"]) for one in leading if one["advice"])],
+        advised=_advised(leading, incident),
         timeline=[one.shown for one in sorted(moments, key=_Moment.place)],
     )
+
+
+def _advised(leading: Sequence[Row], incident: IncidentJSON) -> list[AdviceJSON]:
+    acted = {one["by"].removeprefix("rule:") for one in incident["actions"]}
+    first = sorted(leading, key=lambda one: one["rule"] not in acted)
+    found: dict[str, str] = {}
+    for one in first:
+        if one["advice"]:
+            found.setdefault(text(one["advice"]), text(one["rule"]))
+    return [AdviceJSON(rule=rule, text=said) for said, rule in found.items()]
 
 
 def _moment(

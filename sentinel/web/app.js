@@ -24,9 +24,18 @@ let shown = { number: 0, end: null, scope: null };
 /** Follow an address of this page; others are the browser's. */
 function go(path) {
   const url = new URL(path, location.href);
+  const isHere = url.pathname === location.pathname && url.search === location.search;
   if (url.href !== location.href) history.pushState(null, "", url);
+  if (isHere && url.hash && toPlace()) return;
   window.scrollTo(0, 0);
   route();
+}
+
+/** Bring the part of the page into view that the address names; whether there is one. */
+function toPlace() {
+  const place = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  place?.scrollIntoView?.();
+  return Boolean(place);
 }
 
 /** A token has come or gone, or the page begins. */
@@ -68,8 +77,9 @@ async function draw(module, found, number) {
   const root = element("div", { class: `page page-${found.page}` });
   show(root);
   const end = await module.show(root, contextOf(found, number));
-  if (number === shown.number) shown.end = end ?? null;
-  else end?.();
+  if (number !== shown.number) return end?.();
+  shown.end = end ?? null;
+  toPlace();
 }
 
 async function leave() {

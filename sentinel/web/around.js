@@ -7,19 +7,21 @@ import { smallChart } from "./smallchart.js";
 const BEFORE = 30; // steps
 const AFTER = 12;
 const MOST = 6; // charts
+const HOW = { mean: "mean of all ranks", max: "most of any rank" }; // else they are summed
 const ALWAYS = ["loss", "grad_norm", "step_seconds"];
 
-/** The steps around the moment: `from` and `to`. */
-export function around(incident) {
+/** The steps around the moment: `from` and `to`, until all was well again (`course`: see recovery.js). */
+export function around(incident, course) {
   const last = Math.max(
     0,
     ...incident.timeline.map((one) => one.step ?? 0),
     ...incident.actions.map((one) => one.step),
   );
   const { step } = incident.cause;
+  const until = course ? (course.since ?? course.last) + AFTER / 2 : 0;
   return {
     from: Math.max(1, step - BEFORE),
-    to: Math.max(step + AFTER, Math.min(last + 3, step + 4 * BEFORE)),
+    to: Math.max(step + AFTER, Math.min(Math.max(last + 3, until), step + 4 * BEFORE)),
   };
 }
 
@@ -34,9 +36,8 @@ export function concerned(incident, signals) {
 }
 
 /** Draw them into `root`: each rank's own values where they are kept, or what was made of them. */
-export async function momentCharts(root, context, incident, signals) {
+export async function momentCharts(root, context, incident, signals, { from, to }) {
   const run = encodeURIComponent(incident.run);
-  const { from, to } = around(incident);
   const drawn = await Promise.all(
     concerned(incident, signals).map(async (signal) => {
       const ask = (what, more) =>
@@ -49,7 +50,7 @@ export async function momentCharts(root, context, incident, signals) {
         : null;
       const shown = found?.lines.length
         ? found
-        : reduced(await ask("series", { points: Math.max(2, to - from + 1) }), incident);
+        : reduced(await ask("series", { points: Math.max(2, to - from + 1) }), incident, signal);
       if (!shown.steps.length) return null;
       return smallChart({
         title: words(signal.signal),
@@ -78,7 +79,7 @@ function byRank(answer, incident) {
 }
 
 /** Where ranks are not kept apart: the one value of all of them, of each label. */
-function reduced(answer, incident) {
+function reduced(answer, incident, { reduction }) {
   const { cause } = incident;
   const lines = answer.series.slice(0, 40).map((one) => ({
     name: one.label || "all ranks",
@@ -87,5 +88,5 @@ function reduced(answer, incident) {
     ),
     blamed: one.label !== "" && one.label === cause.module,
   }));
-  return { steps: answer.steps, lines, reduced: "all ranks together" };
+  return { steps: answer.steps, lines, reduced: HOW[reduction] ?? "all ranks together" };
 }

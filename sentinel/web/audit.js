@@ -68,7 +68,7 @@ class AuditPage {
     const tag = element(
       "span",
       { class: "tag", dataset: { kind: broken ? "critical" : "good" } },
-      broken ? "✕ broken" : "✓ whole",
+      broken ? "✕ broken" : "✓ unchanged",
     );
     if (!rows.length) {
       this._chain.replaceChildren(
@@ -85,11 +85,11 @@ class AuditPage {
       : `${plural(total, "row")}, each with the hash of the one before: none was changed, removed or added between them.`;
     this._chain.replaceChildren(
       element("p", {}, tag, " ", said),
-      element("p", { class: "muted" }, "Head ", element("code", { class: "hash" }, head)),
+      element("p", { class: "muted" }, "Hash of the newest row: ", element("code", { class: "hash" }, head)),
       element(
         "p",
         { class: "muted" },
-        "Every message of Sentinel shows the first digits of the head as it was then. Rows cut off at the end show by that alone: ",
+        "Rows that were taken away at the end leave no gap. To find out, hold the record against a hash from a message of Sentinel, each of which has the newest as it was then: ",
         element("code", {}, `sentinel audit ${this._run} --head HASH`),
         ".",
       ),

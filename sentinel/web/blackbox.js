@@ -6,6 +6,7 @@ import { count, quantity, words } from "./format.js";
 const FIRST = ["loss", "grad_norm", "lr", "skipped", "step_seconds"];
 const NEAR = 12; // steps that are shown at first
 const MOST_COLUMNS = 400;
+const SQUARE = "this rank's part of a norm, squared: the norm is the root of their sum over all ranks";
 
 /** The panel's content: a choice of ranks, a table, and what saves it. */
 export function blackBox(context, incident) {
@@ -23,11 +24,15 @@ export function blackBox(context, incident) {
       element(
         "option",
         { value: one.rank, selected: one.rank === first.rank },
-        `rank ${one.rank}${one.rank === incident.cause.rank ? ", to blame" : ""}: ${one.first_step === null ? "nothing in it can be read" : `steps ${count(one.first_step)} to ${count(one.last_step)}`}`,
+        `rank ${one.rank}${one.rank === incident.cause.rank ? ", where it began" : ""}: ${one.first_step === null ? "nothing in it can be read" : `steps ${count(one.first_step)} to ${count(one.last_step)}`}`,
       ),
     ),
   );
-  const draw = () => place.replaceChildren(table(view, incident));
+  const note = element("p", { class: "muted" });
+  const draw = () => {
+    place.replaceChildren(table(view, incident));
+    note.textContent = noteOf(view);
+  };
   const head = element(
     "div",
     { class: "toolbar" },
@@ -59,7 +64,18 @@ export function blackBox(context, incident) {
     }
   }
   load(first.rank);
-  return [head, place];
+  return [head, place, note];
+}
+
+function noteOf({ box, labels }) {
+  const square = columns(box.steps, labels).some((name) => box.squares.includes(name.split("/")[0]));
+  const last = box.steps.at(-1);
+  return [
+    last && `As the rank handed it over when the incident began: it ends at step ${count(last.step)}.`,
+    square && `² ${SQUARE}.`,
+  ]
+    .filter(Boolean)
+    .join(" ");
 }
 
 function toggle(text, changed) {
@@ -80,17 +96,18 @@ function table({ box, all, labels }, incident) {
       "tr",
       { class: one.step === incident.cause.step ? "began" : null },
       element("th", { scope: "row", class: "number" }, count(one.step)),
-      names.map((name) => cell(one.values[name])),
       element(
         "td",
-        {},
+        { class: "found" },
         (one.findings ?? [])
           .map((found) => (found.module ? `${words(found.signal)} in ${found.module}` : words(found.signal)))
           .join(", "),
       ),
       element("td", { class: "mono" }, (one.batches ?? []).join(", ")),
+      names.map((name) => cell(one.values[name])),
     ),
   );
+  const squares = new Set(box.squares);
   return element(
     "table",
     { class: "records blackbox" },
@@ -101,11 +118,23 @@ function table({ box, all, labels }, incident) {
       element(
         "tr",
         {},
-        ["step", ...names.map(words)].map((name) => element("th", { scope: "col", class: "number" }, name)),
+        element("th", { scope: "col", class: "number" }, "step"),
         ["found", "batches"].map((name) => element("th", { scope: "col" }, name)),
+        names.map((name) => heading(name, squares)),
       ),
     ),
     element("tbody", {}, rows),
+  );
+}
+
+/** Of a series with a label the signal, and the label as it is: it is a name. */
+function heading(name, squares) {
+  const [signal, ...label] = name.split("/");
+  const square = squares.has(signal);
+  return element(
+    "th",
+    { scope: "col", class: "number", title: square ? SQUARE : null },
+    [`${words(signal)}${square ? "²" : ""}`, label.join("/")].filter(Boolean).join(" "),
   );
 }
 

@@ -8,13 +8,15 @@ import uPlot from "./vendor/uplot/uPlot.esm.js";
 const HEIGHT = 176; // CSS pixels
 const LEAST = 200; // CSS pixels of width
 const NEAR = 6; // CSS pixels within which a mark is pointed at
+const WINDOW = 200; // steps at most that a forecast is made from
+const FORESEEN = 20; // times as many steps it is good for
 const SPARSE = 0.3; // share of gaps from which on a line is drawn across them
 const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power); // bytes between ticks
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 
 /**
  * A chart of `spec` (see chartlist.js). `page` has `axis` ("step" or "time"), `marks`, `step` (a
- * moment to show, or null), `ahead` (steps of room for a forecast), `zoom(from, to)`, `out()` and
+ * moment to show, or null), `ahead` (whether it follows a run that goes on), `zoom(from, to)`, `out()` and
  * `open(incident)`.
  */
 export class Chart {
@@ -69,7 +71,9 @@ export class Chart {
 
   /** Draw the marks anew. */
   redraw() {
-    this._plot?.redraw(false);
+    if (!this._plot) return;
+    this._plot.redraw(false);
+    this._sayForecast();
   }
 
   /** Follow the width of the page. */
@@ -138,7 +142,7 @@ export class Chart {
       const color = this._colorOf(line, i);
       const { mean } = this._column(line);
       const spanGaps = mean.filter((value) => value === null).length > SPARSE * mean.length;
-      series.push({ stroke: color, width: 1.5, dash: this._isLimit(line) ? [5, 4] : undefined, spanGaps, points: { size: 4 } });
+      series.push({ stroke: color, width: 1.5, dash: this._isLimit(line) ? [5, 4] : undefined, spanGaps, points: { size: 4, show: spanGaps || undefined } });
       series.push({ ...hidden, spanGaps }, { ...hidden, spanGaps });
       if (this._track.bin > 1) bands.push({ series: [series.length - 1, series.length - 2], fill: faint(color) });
     });
@@ -193,7 +197,7 @@ export class Chart {
       return { value, node: element("div", {}, element("dt", {}, dot, name), value) };
     });
     this._legend.replaceChildren(...this._values.map(({ node }) => node));
-    if (this._banded()) this._legend.append(element("div", { class: "legend-band" }, element("dt", {}, element("span", { class: "legend-swatch" }), "normal range")));
+    if (this._banded()?.low.some((value) => value !== null)) this._legend.append(element("div", { class: "legend-band" }, element("dt", {}, element("span", { class: "legend-swatch" }), "normal range")));
   }
 
   /** The values under the pointer, or the newest. */
@@ -201,7 +205,7 @@ export class Chart {
     const { steps, times, bin } = this._track;
     this._lines.forEach((line, i) => {
       const column = this._column(line);
-      this._values[i].value.textContent = this._says(column, index ?? newest(column));
+      this._values[i].value.textContent = this._says(line[0], column, index);
     });
     const pointed = index !== null && index !== undefined;
     const until = pointed && bin > 1 ? `–${count(Math.min(steps[index] + bin - 1, this._track.last))}` : "";
@@ -210,14 +214,20 @@ export class Chart {
     this._sayForecast();
   }
 
-  _says(column, index) {
+  /** A value at the pointer, or the newest: then with its step where others are newer. */
+  _says(signal, column, pointed) {
+    const index = pointed ?? newest(column);
     const unit = this.spec.unit;
     const { min, max, mean, nonfinite, rank } = column;
-    const odd = nonfinite[index] ? `${count(nonfinite[index])} not finite` : "";
+    const odd = nonfinite[index] ? `${this._track.bin > 1 ? `${count(nonfinite[index])} ` : ""}not finite` : "";
     if (index < 0 || mean[index] === null || mean[index] === undefined) return odd || "–";
     const wide = this._lines.length < 3 && this._track.bin > 1 && max[index] !== min[index] ? ` (${quantity(min[index], unit, 3)} to ${quantity(max[index], unit, 3)})` : "";
-    const who = rank[index] !== null && rank[index] !== undefined ? ` rank ${rank[index]}` : "";
-    return `${quantity(mean[index], unit)}${wide}${who}${odd && `, ${odd}`}`;
+    const isOwn = this.spec.ofMost.includes(signal) && this._track.bin === 1;
+    const known = rank[index] !== null && rank[index] !== undefined;
+    const who = known ? (isOwn ? ` rank ${rank[index]}` : `, greatest on rank ${rank[index]}`) : "";
+    const isOld = (pointed ?? null) === null && index < this._track.steps.length - 1;
+    const when = isOld ? ` at step ${count(this._track.steps[index])}` : "";
+    return `${quantity(mean[index], unit)}${wide}${who}${odd && `, ${odd}`}${when}`;
   }
 
   _marksAt(index) {
@@ -234,10 +244,20 @@ export class Chart {
   _sayForecast() {
     const forecast = this._forecast();
     if (!forecast) return;
-    this._note.hidden = false;
-    this._note.textContent = forecast.reaches_step
-      ? `At this pace it reaches the limit of ${quantity(forecast.limit, this.spec.unit, 3)} at about step ${count(forecast.reaches_step)}, in ${count(forecast.reaches_step - this._track.last)} steps.`
-      : `Not growing towards the limit of ${quantity(forecast.limit, this.spec.unit, 3)}.`;
+    this._note.hidden = !this._page.goesOn();
+    const limit = `the limit of ${quantity(forecast.limit, this.spec.unit, 3)}`;
+    this._note.textContent = this._isNear(forecast)
+      ? `At this pace it reaches ${limit} at about step ${count(forecast.reaches_step)}, in ${count(forecast.reaches_step - this._track.last)} steps.`
+      : `Not growing towards ${limit} in the next ${count(this._foreseen())} steps.`;
+  }
+
+  /** How far one can see from what is drawn: what is said of more would be of noise. */
+  _foreseen() {
+    return FORESEEN * Math.min(WINDOW, this._track.last - this._track.first + 1);
+  }
+
+  _isNear(forecast) {
+    return forecast.reaches_step !== null && forecast.reaches_step - this._track.last <= this._foreseen();
   }
 
   _selected(plot) {
@@ -308,7 +328,7 @@ export class Chart {
 
   _drawForecast(plot) {
     const forecast = this._forecast();
-    if (!forecast || !forecast.per_step || this._page.axis !== "step" || !this._page.ahead()) return;
+    if (!forecast || !this._page.goesOn() || !this._isNear(forecast) || this._page.axis !== "step" || !this._page.ahead()) return;
     const column = this._column(forecast.line);
     const at = newest(column);
     if (at < 0) return;

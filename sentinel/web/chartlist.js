@@ -76,7 +76,10 @@ export function chartsOf(signals) {
   return { drawn: [...drawn, ...logged(known)], missing };
 }
 
-function withLines(chart, known) {
+/** With the lines that there are. `ofMost` are those signals whose value is that of the rank that has most. */
+function withLines(given, known) {
+  const named = given.labeled ? [given.labeled] : given.lines.map(([signal]) => signal);
+  const chart = { ...given, ofMost: named.filter((signal) => known.get(signal)?.reduction === "max") };
   const unit = (signal) => chart.unit ?? known.get(signal)?.unit ?? "1";
   if (!chart.labeled) {
     const lines = chart.lines.filter(([signal]) => known.has(signal)).map(([signal, name]) => [signal, "", name]);
@@ -106,6 +109,7 @@ function logged(known) {
     title: name,
     lines: [["logged", name, "logged by the script"]],
     unit: "1",
+    ofMost: [],
   }));
 }
 

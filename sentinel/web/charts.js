@@ -30,6 +30,7 @@ export class Charts {
     this._charts = [];
     this._number = 0;
     this.signals = [];
+    this.isOver = false; // the run has ended: nothing is to come
     this._bar = element("div", { class: "view-bar", role: "toolbar", "aria-label": "What is in view" });
     this._grid = element("div", { class: "charts" });
     this._missing = element("p", { class: "muted" });
@@ -137,6 +138,7 @@ export class Charts {
       step: () => this._window.step,
       span: () => this._view(),
       ahead: () => this._window.live,
+      goesOn: () => !this.isOver,
       zoom: (from, to) => this._change((view) => view.zoom(from, to)),
       out: () => this._change((view) => view.all()),
       open: (incident) => this._context.go(incidentPath(incident)),
@@ -172,7 +174,7 @@ export class Charts {
   }
 
   _hasForecast() {
-    return [...this._track.series.values()].some(({ forecast }) => forecast);
+    return !this.isOver && [...this._track.series.values()].some(({ forecast }) => forecast);
   }
 
   _drawAll() {

@@ -5,10 +5,11 @@ import { element } from "./dom.js";
 /**
  * Ask. `effect(values)` is what will happen, in sentences, said anew at every change; it may return
  * `{text, warning, refuse}` (`refuse`: why it cannot be confirmed as it stands). `fields` are
- * `{name, label, kind: "number"|"select"|"checkbox"|"text", value, options, min, max, step, hint}`.
+ * `{name, label, kind: "number"|"select"|"checkbox"|"text", value, options, min, max, step, hint}`;
+ * a checkbox may be `disabled`. `intro` are sentences above them.
  * Returns the values, or null when the person thinks better of it.
  */
-export function confirm({ title, effect, fields = [], verb, danger = false }) {
+export function confirm({ title, effect, fields = [], intro = [], verb, danger = false }) {
   return new Promise((resolve) => {
     const inputs = fields.map(control);
     const values = () => Object.fromEntries(inputs.map(({ name, read }) => [name, read()]));
@@ -31,6 +32,12 @@ export function confirm({ title, effect, fields = [], verb, danger = false }) {
         "form",
         { method: "dialog", oninput: say },
         element("h2", { id: "confirm-title" }, title),
+        intro.length > 0 &&
+          element(
+            "div",
+            { class: "confirm-intro" },
+            intro.map((sentence) => element("p", {}, sentence)),
+          ),
         inputs.length > 0 &&
           element(
             "div",
@@ -56,7 +63,7 @@ export function confirm({ title, effect, fields = [], verb, danger = false }) {
 function control({ name, label, kind, value, options, hint, ...limits }) {
   const id = `confirm-${name}`;
   if (kind === "checkbox") {
-    const field = element("input", { id, type: "checkbox", checked: value });
+    const field = element("input", { id, type: "checkbox", checked: value, disabled: limits.disabled });
     const node = element("label", { class: "confirm-check", for: id }, field, element("span", {}, label));
     return { name, field, node, read: () => field.checked };
   }

@@ -5,12 +5,14 @@ import { count, plural } from "./format.js";
 import { records } from "./records.js";
 import { runPath } from "./router.js";
 
-const STATES = ["missing", "stale", "sampled", "measured"];
+const NONE = "not applicable"; // there is nothing to measure in such a run
+const STATES = ["missing", "stale", "sampled", "measured", NONE];
 const MEANS = {
   measured: "at every step",
   sampled: "now and then, to keep what it costs within the budget",
   stale: "announced, but no value has come for long",
   missing: "not measured",
+  [NONE]: "there is nothing to measure in such a run",
 };
 const AGAIN = 5000; // ms between two looks at a run that goes on
 
@@ -86,7 +88,7 @@ class CoveragePage {
         element("span", { class: "error" }, `; not seen: ${named(one.ranks)}, ${one.reason}`),
       ),
     );
-    const of = (state) => report.signals.filter((one) => one.state === state).length;
+    const of = (state) => report.signals.filter((one) => stateOf(one) === state).length;
     const tabs = [
       ["", `all ${report.signals.length}`],
       ...STATES.map((state) => [state, `${state} ${of(state)}`]),
@@ -111,15 +113,15 @@ class CoveragePage {
   _drawSignals(report) {
     const wanted = report.signals.filter(
       (one) =>
-        (!this._state || one.state === this._state) && this._matches([one.signal, one.reason, one.ranks]),
+        (!this._state || stateOf(one) === this._state) && this._matches([one.signal, one.reason, one.ranks]),
     );
-    wanted.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
+    wanted.sort((a, b) => STATES.indexOf(stateOf(a)) - STATES.indexOf(stateOf(b)));
     const rows = wanted.map((one) => [
       element("code", {}, one.signal),
       element(
         "span",
-        { class: "tag", dataset: { kind: kindOf(one.state) }, title: MEANS[one.state] },
-        one.state,
+        { class: "tag", dataset: { kind: kindOf(stateOf(one)) }, title: MEANS[stateOf(one)] },
+        stateOf(one),
       ),
       one.ranks === report.ranks ? "all" : named(one.ranks),
       how(one),
@@ -138,11 +140,12 @@ class CoveragePage {
         (rule.state === "blind" || rule.state === "off" || rule.blind.length) &&
         this._matches([rule.rule, ...rule.blind.flatMap((spot) => [spot.signal, spot.reason])]),
     );
+    wanted.sort((a, b) => lacks(b) - lacks(a));
     const rows = wanted.map((rule) => [
       rule.rule,
       element(
         "span",
-        { class: "tag", dataset: { kind: rule.state === "off" ? "critical" : "warning" } },
+        { class: "tag", dataset: { kind: rule.state === "off" ? "critical" : lacks(rule) ? "warning" : "" } },
         ruleState(report, rule),
       ),
       element(
@@ -161,11 +164,12 @@ class CoveragePage {
     const judging =
       report.rules.length -
       report.rules.filter((rule) => ["blind", "off"].includes(rule.state) || rule.blind.length).length;
+    const none = report.rules.filter((rule) => !rule.applicable).length;
     this._rules.replaceChildren(
       element(
         "p",
         { class: "muted" },
-        `${plural(judging, "rule")} of ${count(report.rules.length)} see all that they ask for.`,
+        `${plural(judging, "rule")} of ${count(report.rules.length)} see all that they ask for; ${count(none)} ${none === 1 ? "does" : "do"} not apply to such a run.`,
       ),
       rows.length
         ? records("Rules", ["Rule", "State", "What it lacks, and why"], rows)
@@ -190,7 +194,18 @@ function kindOf(state) {
   return { measured: "good", stale: "warning", missing: "warning" }[state] ?? "";
 }
 
+/** Of the states one more than the daemon's. */
+function stateOf(one) {
+  return one.state === "missing" && !one.applicable ? NONE : one.state;
+}
+
+/** Whether a rule lacks what could be measured. */
+function lacks(rule) {
+  return rule.applicable && (rule.state === "blind" || rule.state === "off");
+}
+
 function ruleState(report, rule) {
+  if (!rule.applicable) return NONE;
   if (rule.state !== "blind") return rule.blind.length ? `${rule.state}, blind in part` : rule.state;
   const ranks = [...new Set(rule.blind.map((spot) => spot.ranks))];
   return ranks.every((one) => one === report.ranks) ? "blind" : `blind on ${named(ranks.join(", "))}`;

@@ -1,12 +1,22 @@
 // How a run stands and what went wrong first, in a word and in a line.
 
 import { element } from "./dom.js";
-import { count, words } from "./format.js";
+import { ago, count, duration, timeOfDay, words } from "./format.js";
 import { incidentPath } from "./router.js";
 
 /** A run's state, in a word and a color. */
 export function stateTag(state) {
   return element("span", { class: "tag", dataset: { kind: state } }, state);
+}
+
+/** How long it has been as it is. */
+export function since({ hold, ended, started }) {
+  if (!hold) return ended ? `ended ${ago(ended)}` : `began ${ago(started)}`;
+  const held = `held since ${timeOfDay(hold.since)} by ${hold.by}`;
+  if (!hold.ends) return held;
+  const left = (Date.parse(hold.ends) - Date.now()) / 1000;
+  const then = { stop: "stops", resume: "goes on" }[hold.unattended] ?? hold.unattended;
+  return `${held}, ${then} at ${timeOfDay(hold.ends)}${left > 0 ? ` (${duration(left)} left)` : ""} unless somebody answers`;
 }
 
 /** What went wrong first, in one line: rule, module, rank, step. */

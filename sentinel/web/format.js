@@ -100,6 +100,20 @@ export function moment(at) {
   return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+/** The same to the millisecond, with the zone of the clock: "2026-05-04 13:05:09.120 GMT+2". */
+export function instant(iso) {
+  const date = new Date(iso);
+  const zone = new Intl.DateTimeFormat("en-US", { timeZoneName: "short" }).formatToParts(date);
+  const named = zone.find(({ type }) => type === "timeZoneName")?.value ?? "";
+  return `${moment(iso)}.${String(date.getMilliseconds()).padStart(3, "0")} ${named}`.trim();
+}
+
+/** When it is, shortly: "13:05", and the day too where that is another one than today. */
+export function timeOfDay(iso) {
+  const said = moment(iso);
+  return said.slice(0, 10) === moment(Date.now() / 1000).slice(0, 10) ? said.slice(11, 16) : said.slice(0, 16);
+}
+
 /** A signal's name for people: "grad_norm" is "grad norm". */
 export function words(name) {
   return name.replaceAll("_", " ");

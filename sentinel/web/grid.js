@@ -59,6 +59,13 @@ export class Grid {
     return best;
   }
 
+  /** The column in which this step was measured; -1 where it was not. */
+  columnOf(step) {
+    const column = this.column(step);
+    const first = this.steps[column];
+    return first <= step && step < first + this.bin ? column : -1;
+  }
+
   /** Each row's own usual level: the median of what it had before step `until`, or of all. */
   usual(until) {
     return this.rows.map((_, row) => {
@@ -161,4 +168,12 @@ function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/** The row of this name, or of the nearest module around or below it. */
+export function rowOf(rows, wanted) {
+  const exact = rows.indexOf(wanted);
+  if (exact >= 0) return exact;
+  const around = rows.findIndex((row) => wanted.startsWith(`${row}.`));
+  return around >= 0 ? around : rows.findIndex((row) => row.startsWith(`${wanted}.`));
 }

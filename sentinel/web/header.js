@@ -6,7 +6,7 @@ import { runPath } from "./router.js";
 
 const THEMES = ["system", "light", "dark"];
 const STATES = {
-  live: "live",
+  live: "connected",
   reconnecting: "reconnecting",
   denied: "no token",
   none: "no token",

@@ -5,10 +5,10 @@
 
 import { element } from "./dom.js";
 import { count, plural, quantity } from "./format.js";
-import { Grid, absolute, relative } from "./grid.js";
+import { Grid, absolute, relative, rowOf } from "./grid.js";
 import { Layout, paint } from "./heatpaint.js";
 import { legend } from "./legend.js";
-import { diverging, onTheme, sequential, theme } from "./palette.js";
+import { diverging, onTheme, pageColors, sequential, theme } from "./palette.js";
 import { parts } from "./rowlabels.js";
 
 const SCALES = {
@@ -100,6 +100,7 @@ class HeatMap {
 
   _controls() {
     const { choices, rows, signal, title } = this._options;
+    const focused = [...this._head.children].indexOf(document.activeElement);
     const scales = Object.entries(SCALES).filter(([name]) => name !== "others" || rows === "rank");
     const chosen = choices?.findIndex((one) => one.signal === signal && one.rows === rows);
     const focused = [...this._head.children].indexOf(document.activeElement);
@@ -217,7 +218,7 @@ class HeatMap {
 
   /** What a cell is held against, if not against zero. */
   _leveled(grid) {
-    if (this._scale === "value" || grid.negative) return null;
+    if (this._scale === "value" || grid.negative || this._hasNoUsual(grid)) return null;
     if (this._scale === "others") {
       const level = grid.others();
       return (_, column) => level[column];
@@ -226,12 +227,17 @@ class HeatMap {
     return (row) => level[row];
   }
 
+  /** One value is not to be held against itself. */
+  _hasNoUsual(grid) {
+    return this._scale === "usual" && grid.steps.length < 2;
+  }
+
   _marked(grid) {
     const { row: label, rank, step } = this._options.highlight ?? {};
     const row = this._options.rows === "rank" ? rank : label;
     return {
       row: row === undefined || row === null ? -1 : rowOf(grid.rows, String(row)),
-      column: step === undefined || step === null ? -1 : grid.column(step),
+      column: step === undefined || step === null ? -1 : grid.columnOf(step),
     };
   }
 
@@ -243,6 +249,7 @@ class HeatMap {
     const notes = [];
     if (this._scale !== "value" && grid.negative) notes.push("some values are negative: shown as measured");
     else if (this._scale === "others") notes.push("held against the median of all ranks at the same step");
+    else if (this._hasNoUsual(grid)) notes.push("shown as measured: there is nothing before it to hold it against");
     else if (this._scale === "usual") {
       const before =
         highlight?.step === undefined ? "over the steps shown" : `before step ${count(highlight.step)}`;
@@ -250,11 +257,16 @@ class HeatMap {
     }
     if (this._look.marked.row >= 0) {
       const [name, at] = [grid.rows[this._look.marked.row], count(highlight.step)];
-      notes.unshift(`▸ and ▾ mark where it began: ${rows === "rank" ? "rank " : ""}${name}, step ${at}`);
+      const [marks, but] = this._look.marked.column < 0 ? ["▸ marks", " (not measured at that step)"] : ["▸ and ▾ mark", ""];
+      notes.unshift(`${marks} where it began: ${rows === "rank" ? "rank " : ""}${name}, step ${at}${but}`);
     }
     if (grid.bin > 1) notes.push(`a cell is the largest of ${plural(grid.bin, "step")}`);
     if (grid.emptyColumns)
-      notes.push(`measured at ${plural(grid.steps.length, "step")} of these: the others are left out`);
+      notes.push(
+        grid.steps.length === 1
+          ? `only step ${count(grid.steps[0])} of these was measured`
+          : `measured at ${count(grid.steps.length)} steps of these: the others are left out`,
+      );
     if (grid.droppedRows) notes.push(`${plural(grid.droppedRows, "row")} more not shown`);
     this._note.className = "heatmap-note muted";
     this._note.textContent = notes.length ? `${notes.join("; ")}.` : "";
@@ -269,8 +281,9 @@ class HeatMap {
   _point(event) {
     if (!this._layout) return false;
     const box = this._canvas.getBoundingClientRect();
-    const found = this._layout.at(event.clientX - box.left, event.clientY - box.top);
-    this._select(found);
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const found = this._layout.at(x, y);
+    this._select(found, x);
     return found !== null;
   }
 
@@ -313,7 +326,8 @@ class HeatMap {
     this._options.onPick(this._grid.steps[this._cursor.column], this._grid.rows[row]);
   }
 
-  _select(cursor) {
+  /** Tell of a cell; `at` is where the pointer is in it, from the left. */
+  _select(cursor, at = null) {
     if (!this._layout || (cursor === null && this._cursor === null)) return;
     this._cursor = cursor;
     this._paint();
@@ -328,7 +342,7 @@ class HeatMap {
     ];
     if (more) parts.push(element("span", {}, more));
     this._tip.replaceChildren(...parts);
-    const x = this._layout.x(cursor.column + 0.5);
+    const x = at ?? this._layout.x(cursor.column + 0.5);
     const left = x > this._layout.width / 2 ? x - this._tip.offsetWidth - 14 : x + 14;
     const low = this._layout.height - this._tip.offsetHeight;
     this._tip.style.left = `${Math.max(0, Math.min(left, this._layout.width - this._tip.offsetWidth))}px`;
@@ -361,10 +375,7 @@ class HeatMap {
 
   _watchRatio() {
     const query = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
-    const changed = () => {
-      this._draw();
-      this._watchRatio();
-    };
+    const changed = () => (this._draw(), this._watchRatio());
     query.addEventListener("change", changed, { once: true });
     this._ends.push(() => query.removeEventListener("change", changed));
   }
@@ -375,20 +386,6 @@ function timesText(times) {
   if (times === Infinity || times === 0) return times === 0 ? "0 of" : "far above";
   if (times >= 1) return `${quantity(times, "1", 3)} times`;
   return `1/${quantity(1 / times, "1", 3)} of`;
-}
-
-/** The row of this name, or of the nearest module around or below it. */
-function rowOf(rows, wanted) {
-  const exact = rows.indexOf(wanted);
-  if (exact >= 0) return exact;
-  const around = rows.findIndex((row) => wanted.startsWith(`${row}.`));
-  return around >= 0 ? around : rows.findIndex((row) => row.startsWith(`${wanted}.`));
-}
-
-function pageColors() {
-  const style = getComputedStyle(document.documentElement);
-  const of = (name) => style.getPropertyValue(`--${name}`).trim();
-  return { text: of("text"), muted: of("muted"), line: of("line"), critical: of("critical") };
 }
 
 function select(label, options, chosen, changed) {

@@ -7,11 +7,13 @@ import { actionTable, alertTable, evidence, messages } from "./findings.js";
 import { heatmap } from "./heatmap.js";
 import { lookOnly, orderButtons } from "./orders.js";
 import { quietButtons } from "./quiet.js";
+import { recovery } from "./recovery.js";
 import { runPath } from "./router.js";
 import { timeline } from "./timeline.js";
 import { verdict } from "./verdict.js";
 
 const SETTLE = 300; // ms in which news is gathered before the page looks again
+const PACE = 2000; // ms between two looks while steps come in that the page shows
 const MAPS = [
   ["layer_grad_norm", "label", "Gradient norm of each layer"],
   ["layer_update_ratio", "label", "Update ratio of each layer"],
@@ -47,7 +49,8 @@ class IncidentPage {
     this._draw();
     this._charts();
     const mine = (event) => event.run === this.incident.run && this._soon();
-    this._context.live({ incident: mine, alert: mine, action: mine, state: mine, open: () => this._soon() });
+    const step = (event) => event.run === this.incident.run && this._shows(event.step) && this._soon(PACE);
+    this._context.live({ incident: mine, alert: mine, action: mine, state: mine, step, open: () => this._soon() });
   }
 
   /** Look no more. */
@@ -70,10 +73,16 @@ class IncidentPage {
     ]);
     this.incident = incident;
     [this._status, this._audit, this._signals] = found;
+    this._course = await recovery(this._context, incident, this._signals).catch(empty(null));
+  }
+
+  /** Whether there is something new to be seen at this step: near the moment, or until all is well again. */
+  _shows(step) {
+    return step <= around(this.incident, this._course).to || (this._course && this._course.since === null);
   }
 
   /** Look again, once what comes together has come, and never twice at the same time. */
-  _soon() {
+  _soon(wait = SETTLE) {
     this._timer ??= setTimeout(async () => {
       this._news = false;
       try {
@@ -86,7 +95,7 @@ class IncidentPage {
       }
       this._timer = null;
       if (this._news && !this._ended) this._soon();
-    }, SETTLE);
+    }, wait);
     this._news = true;
   }
 
@@ -153,16 +162,18 @@ class IncidentPage {
     const { incident, _status: status } = this;
     const actions = this._actions();
     const { state, acknowledged, evidence: found, alerts, blackboxes, timeline: times, ...head } = incident;
+    const course = this._course;
+    const step = ["finished", "lost"].includes(status?.state) ? status.step : 0;
     const hold = status?.hold && { ...status.hold, held_s: null, cost_hours: null };
     this._top.dataset.kind = state === "open" ? incident.severity : "good";
-    this._put("verdict", [head, state, acknowledged, alerts, status?.state, hold, actions], () =>
-      verdict(incident, status, actions, this._signals),
+    this._put("verdict", [head, state, acknowledged, alerts, status?.state, step, hold, actions, course], () =>
+      verdict(incident, status, actions, this._signals, course),
     );
-    this._put("timeline", times, () => timeline(incident));
-    this._put("evidence", found, () => evidence(incident));
+    this._put("timeline", [times, course], () => timeline(incident, course));
+    this._put("evidence", [found, times, head, course], () => evidence(incident, course));
     this._put("actions", actions, () => [actionTable(actions)]);
     this._put("alerts", alerts, () => [alertTable(incident)]);
-    this._put("messages", times, () => messages(incident));
+    this._put("messages", [times, head], () => messages(incident));
     this._put("box", blackboxes, () => blackBox(this._context, incident));
     if (!this._orders) return;
     this._orders.update(status);
@@ -199,10 +210,10 @@ class IncidentPage {
 
   async _charts() {
     const { incident } = this;
-    const { from, to } = around(incident);
+    const { from, to } = around(incident, this._course);
     this._drawMap(from, to);
     try {
-      await momentCharts(this._places.charts, this._context, incident, this._signals);
+      await momentCharts(this._places.charts, this._context, incident, this._signals, { from, to });
     } catch (error) {
       this._places.charts.replaceChildren(element("p", { class: "error" }, error.message));
     }

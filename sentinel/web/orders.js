@@ -3,6 +3,7 @@
 import { confirm } from "./confirm.js";
 import { element } from "./dom.js";
 import { duration, plural } from "./format.js";
+import { openIncident, recommended } from "./recommendation.js";
 import { outcome } from "./standing.js";
 
 const LOOK = 400; // ms between two looks at what became of an order
@@ -151,13 +152,17 @@ class Orders {
   }
 
   async _resumeQuestion(run, all) {
-    let checkpoints = [];
-    try {
-      checkpoints = await this._context.api(`/checkpoints?run=${encodeURIComponent(run)}`);
-    } catch (error) {
+    const { api } = this._context;
+    const failed = (error) => {
       this.say(`The checkpoints could not be listed: ${error.message}.`, "error");
-    }
-    return resumeQuestion(run, all, this._status.hold?.step ?? this._status.step, checkpoints);
+      return [];
+    };
+    const [checkpoints, incident] = await Promise.all([
+      api(`/checkpoints?run=${encodeURIComponent(run)}`).catch(failed),
+      openIncident(api, run).catch(() => null),
+    ]);
+    const step = this._status.hold?.step ?? this._status.step;
+    return { ...resumeQuestion(run, all, step, checkpoints), intro: recommended(incident, step, checkpoints) };
   }
 }
 
@@ -209,7 +214,13 @@ function resumeQuestion(run, all, step, checkpoints) {
           ...tags,
         ],
       },
-      { name: "rewind", label: "and go back in the data as well", kind: "checkbox", value: false },
+      {
+        name: "rewind",
+        label: "and go back in the data as well",
+        kind: "checkbox",
+        value: false,
+        disabled: !known.length,
+      },
       {
         name: "skip_batches",
         label: "Leave out batches (of each rank)",
@@ -229,7 +240,12 @@ function resumeQuestion(run, all, step, checkpoints) {
         step: "any",
       },
       { name: "checkpoint", label: "Save the state as it stands first", kind: "checkbox", value: false },
-      { name: "force", label: "Force it", kind: "checkbox", value: false },
+      {
+        name: "force",
+        label: "Force it: also with weights that are not finite, or from a checkpoint not known to be good",
+        kind: "checkbox",
+        value: false,
+      },
     ],
     effect: (values) => resumeEffect(values, all, run, step, good, known),
     body: (values) => values,
@@ -254,7 +270,8 @@ function resumeEffect(values, all, run, step, good, known) {
     scale !== 1 && `multiply the learning rate by ${scale}`,
     rollback ? "go on from there" : `go on from step ${step}`,
   ].filter(Boolean);
-  const text = `${all} of run ${run} will ${does.length > 1 ? `${does.slice(0, -1).join(", ")}, and ` : ""}${does.at(-1)}. It is done by all ranks, or by none.`;
+  const same = does.length > 1 ? "" : " Nothing is changed: the same weights meet the data that comes next.";
+  const text = `${all} of run ${run} will ${does.length > 1 ? `${does.slice(0, -1).join(", ")}, and ` : ""}${does.at(-1)}. It is done by all ranks, or by none.${same}`;
   if (force)
     return {
       text,

@@ -1,10 +1,11 @@
 // All runs: how each is, and what went wrong first where something did.
 
 import { element } from "./dom.js";
-import { culprit, stateTag } from "./fault.js";
-import { ago, count, duration, plural, quantity } from "./format.js";
+import { culprit, since, stateTag } from "./fault.js";
+import { count, plural, quantity } from "./format.js";
 import { runPath } from "./router.js";
 import { sparkline } from "./sparkline.js";
+import { ticking } from "./ticking.js";
 
 const SHOWN = [
   ["loss", "loss", "1"],
@@ -134,10 +135,7 @@ function card(run, causes) {
 
 function standing(run) {
   const parts = [`step ${count(run.step)}`, plural(run.world_size, "rank")];
-  if (run.hold) parts.push(`held by ${run.hold.by} for ${duration(run.hold.held_s)}`);
-  else if (run.ended) parts.push(`ended ${ago(run.ended)}`);
-  else parts.push(`began ${ago(run.started)}`);
-  return parts.join(" · ");
+  return [parts.join(" · "), " · ", ticking(() => since(run))];
 }
 
 function latest(run, [signal, name, unit]) {
@@ -151,7 +149,9 @@ function incidents({ run, incidents: { open, total, worst } }) {
   return worst && open ? [link, " ", element("span", { class: "tag", dataset: { kind: worst } }, worst)] : link;
 }
 
-function coverage({ run, coverage: { measured, missing, blind_rules: blind } }) {
-  const text = `${plural(measured, "signal")} measured, ${count(missing)} missing`;
+/** What there cannot be in such a run is left out: it would hide what is lacking. */
+function coverage({ run, coverage: { measured, missing, not_applicable, blind_rules, rules_not_applicable } }) {
+  const blind = blind_rules - rules_not_applicable;
+  const text = `${plural(measured, "signal")} measured, ${count(missing - not_applicable)} missing`;
   return element("a", { href: runPath(run, "coverage") }, blind ? `${text}, ${plural(blind, "rule")} blind` : text);
 }

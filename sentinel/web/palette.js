@@ -92,3 +92,10 @@ function toRgb([lightness, a, b]) {
     return Math.round(255 * (held <= 0.0031308 ? 12.92 * held : 1.055 * held ** (1 / 2.4) - 0.055));
   });
 }
+
+/** Those of the page that a heat map is drawn with. */
+export function pageColors() {
+  const style = getComputedStyle(document.documentElement);
+  const of = (name) => style.getPropertyValue(`--${name}`).trim();
+  return { text: of("text"), muted: of("muted"), line: of("line"), critical: of("critical") };
+}

@@ -2,9 +2,10 @@
 
 import { Charts } from "./charts.js";
 import { element } from "./dom.js";
-import { culprit, firstFault, stateTag } from "./fault.js";
-import { ago, count, duration, plural } from "./format.js";
+import { culprit, firstFault, since, stateTag } from "./fault.js";
+import { count, plural } from "./format.js";
 import { incidentPath, runPath } from "./router.js";
+import { ticking } from "./ticking.js";
 
 const HEATMAPS = [
   {
@@ -42,7 +43,7 @@ export async function show(root, context) {
     ends: [],
   };
   page.charts = new Charts(context, run, { onView: () => viewChanged(page) });
-  root.append(page.head, page.open, page.orders, page.charts.root, page.maps, page.incidents);
+  root.append(page.head, page.open, page.orders, page.charts.root, page.incidents, page.maps);
   const known = context.api(`/runs/${encodeURIComponent(run)}`).then((found) => showHead(page, found));
   await Promise.all([known, page.charts.begin()]);
   follow(page);
@@ -69,13 +70,14 @@ function showHead(page, known) {
   const { run, context } = page;
   const links = [
     ["Coverage", runPath(run, "coverage")],
-    ["Audit trail", runPath(run, "audit")],
+    ["Record", runPath(run, "audit")],
     ["Incidents", "#incidents"],
   ];
+  page.charts.isOver = known.ended !== null;
   page.step = element("span", { class: "run-step" }, count(known.step));
   page.head.replaceChildren(
     element("h1", {}, run, " ", stateTag(known.state)),
-    element("p", { class: "muted run-facts" }, "step ", page.step, ` · ${plural(known.world_size, "rank")} · ${standing(known)}`),
+    element("p", { class: "muted run-facts" }, "step ", page.step, ` · ${plural(known.world_size, "rank")} · `, ticking(() => since(known))),
     element(
       "nav",
       { class: "run-links", "aria-label": "Of this run" },
@@ -85,14 +87,6 @@ function showHead(page, known) {
     known.command && element("p", { class: "muted run-command" }, element("code", {}, known.command)),
   );
   [...page.head.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).forEach((node) => node.remove());
-}
-
-function standing({ hold, ended, started }) {
-  if (hold) {
-    const then = hold.ends ? `, then ${hold.unattended}` : "";
-    return `held by ${hold.by} for ${duration(hold.held_s)}${then}`;
-  }
-  return ended ? `ended ${ago(ended)}` : `began ${ago(started)}`;
 }
 
 /** What happens to the run is shown as it happens. */
@@ -126,6 +120,7 @@ async function showIncidents(page) {
   if (page.ended) return;
   const newest = [...found].reverse();
   const open = newest.find(({ state }) => state === "open");
+  page.cause = open?.cause;
   page.open.hidden = !open;
   page.open.replaceChildren(...(open ? [culprit(open.id, open.severity, open.cause)] : []));
   page.incidents.replaceChildren(
@@ -172,13 +167,14 @@ async function showOrders(page) {
 function drawMaps(page, heatmap) {
   const has = (signal, rows) => page.charts.signals.some((one) => one.signal === signal && (rows === "label" || one.by_rank));
   const [from, to] = page.charts.asked();
+  const highlight = page.cause && { row: page.cause.module, rank: page.cause.rank, step: page.cause.step };
   page.drawn = HEATMAPS.flatMap(({ title, rows, choices }) => {
     const offered = choices.filter(({ signal }) => has(signal, rows));
     if (!offered.length) return [];
-    const section = element("section", { class: "panel map", "aria-label": `${title} by steps` });
+    const section = element("section", { class: "panel map", "aria-label": `${title} by steps` }, element("h2", {}, `${title} by steps`));
     page.maps.append(section);
     const onPick = (step) => page.charts.moment(step);
-    const map = heatmap(section, page.context, { run: page.run, signal: offered[0].signal, rows, from, to, choices: offered, title, onPick });
+    const map = heatmap(section, page.context, { run: page.run, signal: offered[0].signal, rows, from, to, choices: offered, title, highlight, onPick });
     page.ends.push(() => map.end());
     return [map];
   });

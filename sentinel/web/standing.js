@@ -14,9 +14,14 @@ function latest(actions) {
   return last;
 }
 
-/** How the run stands: `hold` as /status has it, `actions` the oldest first. */
-export function standing(hold, state, actions) {
+/** How the run stands: `hold` as /status has it, `actions` the oldest first, `step` how far it came. */
+export function standing(hold, state, actions, step) {
   const last = latest(actions);
+  const over = { finished: "has finished", lost: "is lost: its ranks left without a word" }[state];
+  if (over) {
+    const went = last?.action === "resume" && last.state === "done";
+    return `The run ${went ? `went on from step ${last.step}, by ${last.by}, and ` : ""}${over}, at step ${step}.`;
+  }
   if (!hold || state !== "held")
     return last ? outcome(last) : "Sentinel only warns: it has not touched the run.";
   const held = `All ranks are held at step ${hold.step}; nothing is torn down.`;

@@ -3,11 +3,17 @@
 import { around } from "./around.js";
 import { element } from "./dom.js";
 import { count, duration, moment, plural, quantity, words } from "./format.js";
+import { nobodyTold } from "./findings.js";
+import { afterResume, recovered, weights } from "./recovery.js";
 import { runPath } from "./router.js";
 import { ends, standing } from "./standing.js";
+import { ticking } from "./ticking.js";
 
-/** It: `status` as /status has the run or null, `actions` the oldest first, `signals` of the run. */
-export function verdict(incident, status, actions, signals) {
+/**
+ * It: `status` as /status has the run or null, `actions` the oldest first, `signals` of the run, `course` how it
+ * went on (see recovery.js).
+ */
+export function verdict(incident, status, actions, signals, course) {
   const { cause } = incident;
   const unit = signals.find((one) => one.signal === cause.signal)?.unit ?? "1";
   const leading = incident.alerts.find(
@@ -16,15 +22,15 @@ export function verdict(incident, status, actions, signals) {
       one.step === cause.step &&
       (cause.rank === null || !one.labels.rank || Number(one.labels.rank) === cause.rank),
   );
-  const stands =
-    incident.state === "open"
-      ? standing(status?.hold, status?.state, actions)
-      : resolvedText(incident, actions);
+  const now = standing(status?.hold, status?.state, actions, status?.step);
+  const stands = incident.state === "open" ? now : resolvedText(incident, actions, now);
+  const held = incident.state === "open" && status?.state === "held" ? status.hold : null;
+  const well = recovered(course);
   const told =
     leading?.summary ||
     `${cause.rule}${cause.module ? ` in ${cause.module}` : ""} at step ${count(cause.step)}`;
   const where = cause.rank === null || told.includes(`rank ${cause.rank}`) ? "" : ` on rank ${cause.rank}`;
-  const range = around(incident);
+  const range = around(incident, course);
   const moments = new URLSearchParams({ from: range.from, to: range.to, step: cause.step });
   return [
     element(
@@ -38,6 +44,7 @@ export function verdict(incident, status, actions, signals) {
           )
         : element("span", { class: "tag", dataset: { kind: "good" } }, "✓ resolved"),
       status && element("span", { class: "tag", dataset: { kind: status.state } }, `run ${status.state}`),
+      well && element("span", { class: "tag", dataset: { kind: course.since === null ? "critical" : "good" } }, well),
       incident.acknowledged &&
         element("span", { class: "tag" }, `looked after by ${incident.acknowledged.by}`),
       incident.silenced &&
@@ -95,10 +102,18 @@ export function verdict(incident, status, actions, signals) {
         "Now",
         "",
         stands,
-        incident.state === "open" ? ends(status?.state === "held" ? status.hold : null) : "",
+        held && ticking(() => ends(held)),
+        afterResume(course, incident.alerts),
+        incident.severity === "critical" && nobodyTold(incident),
       ),
-      incident.advice.length > 0 &&
-        answer("What to do", "", incident.advice[0], moreAdvice(incident.advice.slice(1))),
+      incident.advised.length > 0 &&
+        answer(
+          "What to do",
+          "",
+          incident.advised[0].text,
+          weights(incident, course),
+          moreAdvice(incident.advised.slice(1)),
+        ),
     ),
     details(cause),
   ];
@@ -120,7 +135,7 @@ function moreAdvice(advice) {
     "details",
     {},
     element("summary", {}, `${plural(advice.length, "more", "more")}, from the other alerts`),
-    advice.map((text) => element("p", {}, text)),
+    advice.map(({ rule, text }) => element("p", {}, `${rule}: ${text}`)),
   );
 }
 
@@ -128,10 +143,10 @@ function measured(leading, unit) {
   return leading ? `measured then: ${quantity(leading.value, unit)}` : "";
 }
 
-function resolvedText(incident, actions) {
+function resolvedText(incident, actions, now) {
   const took = (Date.parse(incident.changed_at) - Date.parse(incident.opened_at)) / 1000;
   const after = took > 0 ? ` after ${duration(took)}` : "";
-  return `Resolved${after}. ${actions.length ? standing(null, "", actions) : ""}`.trim();
+  return `Resolved${after}. ${actions.length || now.startsWith("The run") ? now : ""}`.trim();
 }
 
 function details(cause) {

@@ -102,10 +102,16 @@ def test_coverage_is_told_by_the_daemon_by_its_record_and_by_its_metrics(
         "every": 4,
         "reason": "over the budget of 1%",
         "last_step": None,
+        "applicable": True,
     }
     assert (signals["grad_norm"]["state"], signals["grad_norm"]["ranks"]) == ("missing", "1")
     rules = {rule["rule"]: rule for rule in report["rules"]}
-    assert rules["NonFiniteUpdate"] == {"rule": "NonFiniteUpdate", "state": "ok", "blind": []}
+    assert rules["NonFiniteUpdate"] == {
+        "rule": "NonFiniteUpdate",
+        "state": "ok",
+        "blind": [],
+        "applicable": True,
+    }
     assert rules["GradientExplosion"]["state"] == "blind"
     assert rules["GradientExplosion"]["blind"] == [
         {"signal": "grad_norm", "ranks": "1", "reason": "its probe failed"}

@@ -35,6 +35,10 @@ def test_an_incident_tells_first_what_moved_first_and_then_what_was_done(served:
     done = [one["text"] for one in found["timeline"] if one["kind"] == "action"]
     assert [text.partition(",")[0] for text in done] == ["pause requested", "pause done"]
     assert found["timeline"] == sorted(found["timeline"], key=lambda one: one["at"])
+    assert [one["text"] for one in found["advised"]] != found["advice"]
+    assert found["advised"][0]["rule"] == "NonFiniteUpdate", "what holds the run is in the way"
+    assert {one["text"] for one in found["advised"]} == set(found["advice"])
+    assert (found["receivers"], found["bad_weights"]) == (0, "")
 
 
 def test_a_black_box_shows_what_was_measured_and_nothing_else(served: Served) -> None:
@@ -43,6 +47,7 @@ def test_a_black_box_shows_what_was_measured_and_nothing_else(served: Served) ->
     box = served.get(f"/incidents/{served.incident}/blackbox/1")
     assert (box["run"], box["rank"], box["host"]) == ("run", 1, "node-1")
     assert box["series"] == ["loss", "layer_grad_norm/layers.1"]
+    assert box["squares"] == ["layer_grad_norm"]
     assert [(one["step"], one["values"]) for one in box["steps"]] == [
         (5, {"loss": "NaN", "layer_grad_norm/layers.1": 0.5}),
         (6, {"layer_grad_norm/layers.1": 0.5}),

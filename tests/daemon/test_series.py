@@ -170,6 +170,9 @@ def test_the_band_is_what_was_normal_before(charted: Daemon) -> None:
         assert band["high"][at] == pytest.approx(center + 5 * 1.4826 * 50 * rise, abs=1e-4)
     young = series(charted, signal="loss", band=1, **{"from": 31, "to": 34})["series"][0]["band"]
     assert [one is None for one in young["low"]] == [True, True, False, False]
+    memory = series(charted, signal="host_memory_used_bytes", band=1, **{"from": 400, "to": 450})
+    low = memory["series"][0]["band"]["low"]
+    assert (low[0], min(low)) == (0.0, 0.0), "no memory is less than none"
     coarse = series(charted, signal="step_seconds", band=1, points=5)["series"][0]["band"]
     assert coarse["high"][2:] == pytest.approx([0.5] * len(coarse["high"][2:]))
 

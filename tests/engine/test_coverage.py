@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.engine.blind import can_be
-from sentinel.engine.coverage import SAYS_NOTHING, BlindSpot, RuleCoverage, SignalCoverage, ranges
+from sentinel.engine.coverage import (
+    NOT_APPLICABLE,
+    SAYS_NOTHING,
+    BlindSpot,
+    RuleCoverage,
+    SignalCoverage,
+    ranges,
+)
 from sentinel.engine.derived import sources
 from sentinel.engine.evaluation import scalar
 from sentinel.engine.language.expression import (
@@ -169,6 +177,29 @@ def test_a_rule_over_a_missing_signal_is_blind_and_says_where() -> None:
         missing=some,
     )
     assert _rule(job) == RuleCoverage("Rule", "blind", (BlindSpot("loss", "3-4", "broken"),))
+
+
+@pytest.mark.parametrize(
+    ("reason", "applicable"),
+    [
+        *((f"{begin}, as ranks say", False) for begin in NOT_APPLICABLE),
+        ("its probe failed", True),
+    ],
+)
+def test_what_there_cannot_be_in_a_run_is_told_from_what_is_lacking(
+    reason: str, applicable: bool
+) -> None:
+    why = {rank: {"lr": reason} for rank in range(6)}
+    job = _job([world.rule("lr > 1")], world_size=6, missing=why)
+    assert _rule(job).applicable is applicable
+    assert [line.applicable for line in _lines(job, "lr")] == [applicable]
+    assert all(line.applicable for line in _lines(job, "loss"))
+
+
+def test_reasons_that_mean_not_applicable_are_those_that_ranks_give() -> None:
+    hooks = Path(__file__).parents[2] / "hooks" / "sentinel_hooks"
+    source = "\n".join(path.read_text() for path in hooks.rglob("*.py"))
+    assert [begin for begin in NOT_APPLICABLE if f'"{begin}' not in source] == []
 
 
 @pytest.mark.parametrize(

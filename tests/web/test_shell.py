@@ -29,7 +29,7 @@ def test_without_a_token_one_is_asked_for_and_a_wrong_one_is_refused_in_words(
     page.get_by_label("Token", exact=True).fill(served.tokens["viewer"])
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="No run has reported")).to_be_visible()
-    expect(page.locator(".connection")).to_have_text("live")
+    expect(page.locator(".connection")).to_have_text("connected")
     expect(page.get_by_role("button", name="Signed in as viewer")).to_be_visible()
 
 
@@ -93,9 +93,9 @@ def test_a_run_that_there_is_not_is_said_in_the_daemons_own_words(
 def test_a_daemon_that_is_gone_shows_and_comes_back_by_itself(served: Served, sight: Sight) -> None:
     sight.allow(GONE)
     page = sight.open(served)
-    expect(page.locator(".connection")).to_have_text("live")
+    expect(page.locator(".connection")).to_have_text("connected")
     served.daemon.kill()
     expect(page.locator(".connection")).to_have_text("reconnecting")
     served.daemon.start()
-    expect(page.locator(".connection")).to_have_text("live")
+    expect(page.locator(".connection")).to_have_text("connected")
     expect(page.get_by_role("heading", name="No run has reported")).to_be_visible()
