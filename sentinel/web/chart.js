@@ -140,8 +140,9 @@ export class Chart {
     }
     this._lines.forEach((line, i) => {
       const color = this._colorOf(line, i);
-      const { mean } = this._column(line);
-      const spanGaps = mean.filter((value) => value === null).length > SPARSE * mean.length;
+      const { mean, nonfinite } = this._column(line);
+      const gaps = mean.filter((value, at) => value === null && !nonfinite[at]).length;
+      const spanGaps = gaps > SPARSE * mean.length;
       series.push({ stroke: color, width: 1.5, dash: this._isLimit(line) ? [5, 4] : undefined, spanGaps, points: { size: 4, show: spanGaps || undefined } });
       series.push({ ...hidden, spanGaps }, { ...hidden, spanGaps });
       if (this._track.bin > 1) bands.push({ series: [series.length - 1, series.length - 2], fill: faint(color) });

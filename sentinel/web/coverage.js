@@ -6,6 +6,7 @@ import { records } from "./records.js";
 import { runPath } from "./router.js";
 
 const NONE = "not applicable"; // there is nothing to measure in such a run
+const SILENT = "this rank says nothing of it"; // as the daemon says it
 const STATES = ["missing", "stale", "sampled", "measured", NONE];
 const MEANS = {
   measured: "at every step",
@@ -125,7 +126,7 @@ class CoveragePage {
       ),
       one.ranks === report.ranks ? "all" : named(one.ranks),
       how(one),
-      one.reason,
+      why(one),
     ]);
     this._signals.replaceChildren(
       rows.length
@@ -156,7 +157,7 @@ class CoveragePage {
             "li",
             {},
             element("code", {}, spot.signal),
-            `${spot.ranks === report.ranks ? "" : ` on ${named(spot.ranks)}`}: ${spot.reason}`,
+            `${spot.ranks === report.ranks ? "" : ` on ${named(spot.ranks)}`}: ${why(spot)}`,
           ),
         ),
       ),
@@ -192,6 +193,11 @@ function how(one) {
 
 function kindOf(state) {
   return { measured: "good", stale: "warning", missing: "warning" }[state] ?? "";
+}
+
+/** What scripts log comes only where they do. */
+function why({ signal, reason }) {
+  return signal === "logged" && reason === SILENT ? "the script has logged nothing" : reason;
 }
 
 /** Of the states one more than the daemon's. */

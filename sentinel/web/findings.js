@@ -98,11 +98,12 @@ export function alertTable(incident) {
     const at = told.get(keyOf(one))?.step;
     return at && at > one.step ? `${count(one.step)}, fired at ${count(at)}` : count(one.step);
   };
+  const isOf = (one) => one.rule === incident.cause.rule && one.step === incident.cause.step;
   const note = (one) => consequence(told.get(keyOf(one))?.signal, incident.cause);
   return records(
     "Alerts",
     ["Step", "Rule", "State", "What"],
-    incident.alerts.map((one) => [
+    [...incident.alerts].sort((one, other) => isOf(other) - isOf(one)).map((one) => [
       fired(one),
       one.rule,
       element(

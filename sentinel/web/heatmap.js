@@ -100,7 +100,6 @@ class HeatMap {
 
   _controls() {
     const { choices, rows, signal, title } = this._options;
-    const focused = [...this._head.children].indexOf(document.activeElement);
     const scales = Object.entries(SCALES).filter(([name]) => name !== "others" || rows === "rank");
     const chosen = choices?.findIndex((one) => one.signal === signal && one.rows === rows);
     const focused = [...this._head.children].indexOf(document.activeElement);

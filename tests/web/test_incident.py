@@ -106,8 +106,13 @@ def test_the_black_box_is_shown_with_its_bad_values_and_can_be_taken_along(
     box = ask(served, f"/incidents/{incident['id']}/blackbox/1")
     last = page.locator(".blackbox tbody tr").last
     expect(last.locator("th")).to_have_text("21")
-    expect(last.locator("td").first).to_have_text("✕ NaN")
-    expect(last).to_contain_text("nonfinite activation in layers.1.mlp")
+    expect(last.locator("td").first).to_have_text("nonfinite activation in layers.1.mlp")
+    loss = page.locator(".blackbox thead th").all_inner_texts().index("loss")
+    expect(last.locator("th, td").nth(loss)).to_have_text("✕ NaN")
+    button(page, "Every value").click()
+    part = page.get_by_role("columnheader", name="layer grad norm² layers.0.attn", exact=True)
+    expect(part).to_be_visible()
+    expect(page.get_by_text("² this rank's part of a norm, squared")).to_be_visible()
     for kind in ("JSON", "CSV"):
         with page.expect_download() as saved:
             button(page, f"Save as {kind}").click()

@@ -151,7 +151,7 @@ def test_a_step_is_drawn_as_it_comes(
     expect(value).to_have_text("7.25")
     assert lines(page)[:2] == [[1, 2], [2.5, 7.25]]
     live.train({0: {"loss": float("nan")}})
-    expect(value).to_have_text("1 not finite")
+    expect(value).to_have_text("not finite")
     live.goodbye()
     expect(page.locator(".run-head .tag")).to_have_text("finished")
 
