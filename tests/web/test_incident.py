@@ -284,6 +284,7 @@ def test_a_run_goes_back_to_a_checkpoint_that_is_picked_with_its_data(
     sight.allow("409")
     button(page, "Resume…").click()
     back = dialog(page).get_by_label("Roll back to")
+    back.wait_for()
     assert back.locator("option").all_inner_texts() == [
         "nothing: go on from here",
         f"last good: step5, {job.step - 5} steps back",
