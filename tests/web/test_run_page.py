@@ -166,7 +166,7 @@ def test_charts_of_what_is_measured_seldom_follow_a_run_with_the_others(
     eventually(lambda: ask(served, "/runs/seldom")["step"] == 699)
     page = sight.open(served, "/runs/seldom")
     ratio = page.locator(f"[data-chart=update-ratio] dd[data-label='{LAYERS[1]}']")
-    expect(ratio).to_have_text("0.02")
+    expect(ratio).to_have_text("0.02 at step 674")
     assert measured(drawn(page, "update-ratio")) == [25 * at // 2 * 2 for at in range(1, 28)]
     for value, says in ((3.5, "3.5"), (4.5, "4 (3.5 to 4.5)")):  # 700 is one of the seldom steps
         job.say({"loss": value})
