@@ -149,7 +149,9 @@ def enter(job: Job, rank: int) -> None:
     seconds = timeouts()
     undisturbed = train(job, Points(folder, rank, on=False), steps=len(watched) // job.accumulate)
     result = Result(watched, undisturbed, seconds)
-    (folder / f"result.{rank}").write_text(json.dumps(asdict(result)))
+    new = folder / f"result.{rank}.new"  # whoever waits for a result finds all of it
+    new.write_text(json.dumps(asdict(result)))
+    new.rename(folder / f"result.{rank}")
     dist.barrier()
     if job.unagreed:
         stand_alone(job, rank)
