@@ -122,7 +122,7 @@ def _live(
 
 def _shows(page: Page, loss: str) -> bool:
     """Whether this is the newest loss that it has drawn."""
-    return str(page.evaluate(LOSS)).split(" ")[0] == loss
+    return re.split("[ ,]", str(page.evaluate(LOSS)))[0] == loss
 
 
 def _until(page: Page, look: Callable[[], float]) -> float:
