@@ -96,7 +96,7 @@ def picture(page: Page, path: Path, height: int | None = None) -> None:
     size = page.viewport_size
     assert size is not None
     clip = {"x": 0.0, "y": 0.0, "width": float(size["width"]), "height": float(height or 0)}
-    page.screenshot(path=path, clip=clip if height else None)  # type: ignore[arg-type]
+    page.screenshot(path=path, clip=clip if height else None)  # type: ignore[arg-type] # a TypedDict
     light(path)
 
 

@@ -9,8 +9,9 @@ from typing import TypedDict
 from sentinel.blackbox import MAX_FILE, BlackBox, Record, read
 from sentinel.clock import isoformat
 from sentinel.daemon.archive import FOLDER
+from sentinel.engine.layout import is_norm
 from sentinel.errors import BlackBoxError
-from sentinel.signals import CATALOG, Reduction
+from sentinel.signals import CATALOG
 from sentinel.store.shapes import number_json
 
 MAX_SERIES = 1000  # that are shown of each step, those without a label first
@@ -113,15 +114,14 @@ def _shown(box: BlackBox) -> BlackBoxJSON:
         started=_time(head.started),
         series=kept,
         dropped_series=len(names) - len(kept),
-        squares=sorted({signal for name in kept if _is_square(signal := name.partition("/")[0])}),
+        squares=sorted(one for one in {name.partition("/")[0] for name in kept} if _is_square(one)),
         torn=box.torn,
         steps=[_step(record, frozenset(kept), box) for record in box.records],
     )
 
 
 def _is_square(signal: str) -> bool:
-    known = CATALOG.get(signal)
-    return known is not None and known.reduction is Reduction.ROOT_SUM
+    return signal in CATALOG and is_norm(signal)
 
 
 def _step(record: Record, kept: frozenset[str], box: BlackBox) -> BoxStepJSON:

@@ -35,12 +35,13 @@ class Covering:
             self._looked[run.name] = now
             report = run.engine.coverage()
             known = self._recorded.get(run.name)
-            same = known is not None and replace(report, step=known.step) == known
-            if known is not None and same:  # its parts stay the same objects
-                report = replace(known, step=report.step)
-            run.seen = report
-            if run.ended is not None or not same:
-                found.append(report)
+            if known is not None and replace(report, step=known.step) == known:
+                run.seen = replace(known, step=report.step)  # its parts stay the same objects
+                if run.ended is None:
+                    continue
+            else:
+                run.seen = report
+            found.append(run.seen)
         return found
 
     def _longest_ago(self, runs: Sequence[Run], now: float) -> list[Run]:

@@ -70,6 +70,7 @@ def _series(reading: Reading) -> Series:
 
 
 def is_norm(signal: str) -> bool:
+    """Whether ranks send the squares of their parts, of which the root of the sum is taken."""
     return CATALOG[signal].reduction is Reduction.ROOT_SUM
 
 

@@ -74,12 +74,12 @@ class Engine:
 class Bare:
     """An engine of a version that has nothing but what every version has."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[torch.optim.SGD] = torch.optim.SGD, steps: int = 10) -> None:
         torch.manual_seed(5)
         self.module = Gpt()
-        self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.01)
+        self.optimizer = kind(self.module.parameters(), lr=0.01)
         self.device = torch.device("cpu")
-        self.global_steps = 10
+        self.global_steps = steps
         self.skipped_steps = 0
 
     def backward(self, loss: Tensor) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 import sentinel
 from sentinel.errors import AttachError
@@ -18,6 +17,7 @@ from sentinel_hooks.adapters.options import Options
 from sentinel_hooks.adapters.parameters import parameters_of
 from sentinel_hooks.adapters.weights import first_bad
 from sentinel_hooks.probes.holdings import Holdings, Piece
+from tests.hooks.engines import Bare
 from tests.hooks.scripts.gpt import Gpt, batch
 
 
@@ -27,26 +27,13 @@ def _strict_and_single(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
 
 
-class Engine:
+class Engine(Bare):
     """Saves and loads as DeepSpeed's does at stage 0: everything in one file."""
 
     def __init__(self) -> None:
-        torch.manual_seed(5)
-        self.module = Gpt()
-        self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.01)
-        self.device = torch.device("cpu")
-        self.global_steps = 0
-        self.skipped_steps = 0
+        super().__init__(steps=0)
         self.latest: list[bool] = []
         self.broken = ""
-
-    def backward(self, loss: Tensor) -> None:
-        torch.autograd.backward(loss)
-
-    def step(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.global_steps += 1
 
     def _get_ckpt_name(self, folder: str, tag: str) -> str:
         return os.path.join(folder, tag, "mp_rank_00_model_states.pt")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
 from sentinel_hooks.adapters.choice import choose
 from sentinel_hooks.adapters.deepspeed_engine import DeepSpeedAdapter
-from tests.hooks.scripts.gpt import Gpt, batch
+from tests.hooks.engines import Bare
+from tests.hooks.scripts.gpt import batch
 from tests.hooks.watched import Watched
 
 
@@ -25,28 +25,17 @@ class FP16_UnfusedOptimizer(Optimizer):  # noqa: N801 - DeepSpeed's name
     """Leaves the loss scale in its norm."""
 
 
-class Engine:
+class Engine(Bare):
     """The surface of a DeepSpeed engine."""
 
+    optimizer: Optimizer
+
     def __init__(self, kind: type[Optimizer] = Optimizer) -> None:
-        torch.manual_seed(5)
-        self.module = Gpt()
-        self.optimizer = kind(self.module.parameters(), lr=0.01)
-        self.device = torch.device("cpu")
-        self.global_steps = 0
-        self.skipped_steps = 0
+        super().__init__(kind, steps=0)
         self.norm: Callable[[], float | None] = lambda: None
 
     def get_global_grad_norm(self) -> float | None:
         return self.norm()
-
-    def backward(self, loss: Tensor) -> None:
-        torch.autograd.backward(loss)
-
-    def step(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.global_steps += 1
 
 
 class HalfEngine(Engine):

@@ -177,7 +177,7 @@ class Checkpoints:
             raise ControlError(why)
         # A script that saves a state of its own would miss it in ours when it starts from the
         # latest: that stays the script's own then.
-        save: Callable[..., object] = getattr(self._engine, "save_checkpoint")  # noqa: B009
+        save: Callable[..., object] = getattr(self._engine, "save_checkpoint")  # noqa: B009 - no type has it
         frozen = {"exclude_frozen_parameters": True} if self._omits_frozen else {}
         save(self._folders[-1], tag=tag, save_latest=self._has_state is False, **frozen)
 
@@ -185,7 +185,7 @@ class Checkpoints:
         """Load one, with the optimizer's and the schedule's state."""
         if why := self.cannot_load(tag):
             raise ControlError(why)
-        load: Callable[..., object] = getattr(self._engine, "load_checkpoint")  # noqa: B009
+        load: Callable[..., object] = getattr(self._engine, "load_checkpoint")  # noqa: B009 - no type has it
         loose = {"load_module_strict": False} if self._omits_frozen else {}
         loaded = load(self._find(tag), tag=tag, **loose)
         if not isinstance(loaded, tuple) or not loaded or loaded[0] is None:
